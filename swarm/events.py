@@ -1,0 +1,436 @@
+"""What can happen: one frozen dataclass per fact, past tense, no prose. Knows nothing of logs, metrics, Kafka or processes.
+
+Logging, metrics, tests and an application's listeners subscribe to these (`swarm.bus`). `LEVEL` is the level a log line gets.
+Times in fields named `seconds` are durations; a listener that needs the wall clock takes it when it is called.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. Subclasses add the facts."""
+
+    LEVEL: ClassVar[Level] = "info"
+
+    @classmethod
+    def event_name(cls) -> str:
+        """The class name in snake_case: the `event` of a JSON log line."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def facts(self) -> dict[str, Any]:
+        """The fields as a dictionary, in their order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+# -- the swarm: the supervisor says these ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStarted(Event):
+    """The supervisor holds its run directory and begins to fork."""
+
+    name: str
+    version: str
+    workers: int
+    run_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStopping(Event):
+    """A stop was asked for: by a signal or through the control socket."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStopped(Event):
+    """All workers are gone; `code` is the supervisor's exit code."""
+
+    code: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmQuiet(Event):
+    """No new work is taken, and what was running has ended; partitions are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmResumed(Event):
+    """Work is taken again after quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmFailed(Event):
+    """The swarm cannot go on (no worker ever came up, …); the supervisor ends with exit code 1."""
+
+    LEVEL = "error"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorWarning(Event):
+    """Something an operator should know that does not stop the swarm, with its mend."""
+
+    LEVEL = "warning"
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A worker was forked. `restarts` counts how often this index was replaced before."""
+
+    worker: int
+    pid: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady(Event):
+    """A worker's consumers have all joined their groups."""
+
+    worker: int
+    pid: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopping(Event):
+    """The supervisor sent TERM to a worker."""
+
+    worker: int
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKilled(Event):
+    """The supervisor sent KILL to a worker; its backtrace is in the incident."""
+
+    LEVEL = "error"
+
+    worker: int
+    pid: int
+    reason: str
+    incident: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited(Event):
+    """A worker is gone. Exactly one of `code` and `signal` is set; `detail` says it in words."""
+
+    worker: int
+    pid: int
+    code: int | None
+    signal: str | None
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBackoff(Event):
+    """A worker's index waits before it is forked again."""
+
+    LEVEL = "warning"
+
+    worker: int
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class BacktraceDumped(Event):
+    """Every thread's backtrace of one worker, once per request and worker."""
+
+    worker: int
+    pid: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBacktraceDumped(Event):
+    """The same for a process that is no worker: `supervisor` or `observer`."""
+
+    process: str
+    pid: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverStarted(Event):
+    """The observer listens."""
+
+    pid: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverFailed(Event):
+    """The observer could not listen or died; consuming goes on, it is tried again after `seconds`."""
+
+    LEVEL = "warning"
+
+    reason: str
+    seconds: float
+
+
+# -- a worker's group membership -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsAssigned(Event):
+    """Partitions were given to this worker; `partitions` holds (topic, partition, next offset)."""
+
+    group: str
+    partitions: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsRevoked(Event):
+    """Partitions were taken while still a member, after the in-flight batches ended and were committed (or were given up)."""
+
+    group: str
+    partitions: tuple[tuple[str, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsLost(Event):
+    """Partitions were taken after this member had been evicted: nothing more can be committed for them."""
+
+    LEVEL = "warning"
+
+    group: str
+    partitions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationGivenUp(Event):
+    """A job did not end before the group would have evicted this member; its partition goes on elsewhere and may repeat."""
+
+    LEVEL = "error"
+
+    group: str
+    partitions: tuple[tuple[str, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleMessagesDropped(Event):
+    """Messages fetched for an assignment that had ended were dropped; whoever holds the partition reads them."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetOutOfRange(Event):
+    """The group's offset is no longer in the log. `action` is `pause`, `earliest` or `latest` (`offset_out_of_range=`)."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMissing(Event):
+    """A subscribed topic does not exist (yet); the others are consumed, and so is this one as soon as it appears."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientError(Event):
+    """librdkafka reported an error. Repetitions are folded: `count` is how many there were since the last such event."""
+
+    LEVEL = "warning"
+
+    group: str
+    code: str
+    error: str
+    fatal: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRebuilt(Event):
+    """A consumer met a fatal error (fenced, …), was closed, and a new one was made in its place."""
+
+    LEVEL = "warning"
+
+    group: str
+    error: str
+
+
+# -- processing ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConsumed(Event):
+    """A handler's run succeeded."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    count: int
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumeFailed(Event):
+    """A handler's run raised."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    attempt: int
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Event):
+    """The messages from `offset` on run again after `seconds`, as attempt number `attempt`."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDeadLettered(Event):
+    """A message was set aside; its delivery was confirmed before this event."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    target: str
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDropped(Event):
+    """A message was given up without a dead letter topic (at-most-once only)."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFailed(Event):
+    """The dead letter topic could not be written; the message stays where it is and the attempt is repeated."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    target: str
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetsCommitted(Event):
+    """The broker holds these next offsets: (topic, partition, next offset)."""
+
+    LEVEL = "debug"
+
+    group: str
+    offsets: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed(Event):
+    """The broker refused or did not answer; what is still ours is tried again."""
+
+    LEVEL = "warning"
+
+    group: str
+    offsets: tuple[tuple[str, int, int], ...]
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed(Event):
+    """A hook (`on_assigned`, `on_revoked`, …) raised; processing goes on."""
+
+    LEVEL = "error"
+
+    hook: str
+    topic: str
+    partition: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerFailed(Event):
+    """An application's listener raised, or its queue was full; processing was not touched."""
+
+    LEVEL = "warning"
+
+    listener: str
+    event: str
+    error: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDied(Event):
+    """A thread of the runtime ended although the worker lives: the worker is replaced."""
+
+    LEVEL = "error"
+
+    thread: str
+    error: str
+
+
+CATALOGUE: dict[str, type[Event]] = {cls.event_name(): cls for cls in Event.__subclasses__()}
+"""All events by their log name."""

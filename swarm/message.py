@@ -1,0 +1,138 @@
+"""What a handler receives: lazy views over the client's messages. No work per message that the handler did not ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message as RawMessage
+
+_UNREAD: Any = object()
+
+
+class Message:
+    """One record. All attributes are read from the client's message when they are asked for."""
+
+    __slots__ = ("_deserializer", "_raw", "_value", "attempt")
+
+    def __init__(self, raw: RawMessage, deserializer: Callable[[bytes], Any] | None = None, attempt: int = 1) -> None:
+        self._raw = raw
+        self._deserializer = deserializer
+        self._value = _UNREAD
+        self.attempt = attempt
+        """1 for the first run of this message; counted per message in `each`, per batch otherwise."""
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self._raw.topic()  # type: ignore[return-value]
+
+    @property
+    def partition(self) -> int:
+        """The partition's number."""
+        return self._raw.partition()  # type: ignore[return-value]
+
+    @property
+    def offset(self) -> int:
+        """This message's own offset (the committed one after it is offset + 1)."""
+        return self._raw.offset()  # type: ignore[return-value]
+
+    @property
+    def key(self) -> bytes | None:
+        """The key as it was produced."""
+        return self._raw.key()  # type: ignore[return-value]
+
+    @property
+    def raw(self) -> bytes | None:
+        """The value as it was produced; None is a tombstone."""
+        return self._raw.value()  # type: ignore[return-value]
+
+    @property
+    def value(self) -> Any:
+        """What the subscription's deserializer makes of `raw`, once; `raw` itself without one. Raises what the deserializer raises."""
+        if self._value is _UNREAD:
+            raw = self._raw.value()
+            self._value = raw if self._deserializer is None or raw is None else self._deserializer(raw)  # type: ignore[arg-type]
+        return self._value
+
+    @property
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        """Headers in their order; empty where there are none."""
+        return self._raw.headers() or []  # type: ignore[return-value]
+
+    @property
+    def timestamp(self) -> int | None:
+        """The record's timestamp in milliseconds since the epoch; None where the producer and broker set none."""
+        kind, milliseconds = self._raw.timestamp()
+        return milliseconds if kind else None
+
+    def __repr__(self) -> str:
+        return f"<Message {self.topic}/{self.partition}@{self.offset}>"
+
+
+class Messages(Sequence[Message]):
+    """A batch of one partition, in the order of its offsets."""
+
+    __slots__ = ("_attempt", "_deserializer", "_made", "_raws")
+
+    def __init__(
+        self,
+        raws: Sequence[RawMessage],
+        deserializer: Callable[[bytes], Any] | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self._raws = raws
+        self._deserializer = deserializer
+        self._attempt = attempt
+        self._made: dict[int, Message] = {}
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Messages: ...
+    def __getitem__(self, index: int | slice) -> Message | Messages:
+        if isinstance(index, slice):
+            return Messages(self._raws[index], self._deserializer, self._attempt)
+        if index < 0:
+            index += len(self._raws)
+        made = self._made.get(index)
+        if made is None:
+            made = self._made[index] = Message(self._raws[index], self._deserializer, self._attempt)
+        return made
+
+    def __iter__(self) -> Iterator[Message]:
+        deserializer, attempt = self._deserializer, self._attempt
+        if self._made:  # a message that was handed out before is handed out again, with the value it has read
+            return (self[i] for i in range(len(self._raws)))
+        return (Message(raw, deserializer, attempt) for raw in self._raws)
+
+    @property
+    def topic(self) -> str:
+        """The topic of all of them."""
+        return self._raws[0].topic()  # type: ignore[return-value]
+
+    @property
+    def partition(self) -> int:
+        """The partition of all of them."""
+        return self._raws[0].partition()  # type: ignore[return-value]
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the first message."""
+        return self._raws[0].offset()  # type: ignore[return-value]
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the last message."""
+        return self._raws[-1].offset()  # type: ignore[return-value]
+
+    def raw_values(self) -> list[bytes | None]:
+        """All values as produced, in one pass: the cheapest way to read a batch."""
+        return [raw.value() for raw in self._raws]  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"<Messages {self.topic}/{self.partition}@{self.first_offset}..{self.last_offset}>"
