@@ -1,0 +1,119 @@
+"""Who hears of what happened. Our own sinks are called at once; an application's listeners in a thread of their own.
+
+A listener must not change processing: it runs on a queue of bounded length in the thread `listeners`; what it raises is
+counted and said, and where it cannot keep up, events are dropped and counted, never waited for.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from swarm.events import Event, ListenerFailed
+
+Sink = Callable[[Event], None]
+_QUEUE_LENGTH: Final = 10_000
+
+
+class Bus:
+    """Publishes events. `publish` may be called from any thread and never blocks on a listener."""
+
+    def __init__(self, sinks: Sequence[tuple[type[Event], Sink]]) -> None:
+        self._sinks = list(sinks)
+        self._by_type: dict[type[Event], tuple[Sink, ...]] = {}
+
+    def add(self, event: type[Event], sink: Sink) -> None:
+        """Subscribe one of our own sinks to a class of events and its subclasses."""
+        self._sinks.append((event, sink))
+        self._by_type = {}
+
+    def wants(self, event: type[Event]) -> bool:
+        """Whether anybody listens: whoever publishes often asks before it builds the event."""
+        return bool(self._for(event))
+
+    def _for(self, event: type[Event]) -> tuple[Sink, ...]:
+        sinks = self._by_type.get(event)
+        if sinks is None:
+            sinks = tuple(sink for wanted, sink in self._sinks if issubclass(event, wanted))
+            self._by_type[event] = sinks
+        return sinks
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody who listens."""
+        for sink in self._for(type(event)):
+            sink(event)
+
+
+class Listeners:
+    """The thread that runs an application's listeners in a worker."""
+
+    def __init__(
+        self,
+        listeners: Sequence[tuple[type[Event], Callable[[Any], None]]],
+        bus: Bus,
+        on_failure: Callable[[], None],
+        on_thread: Callable[[], None],
+    ) -> None:
+        self._listeners = list(listeners)
+        self._bus = bus
+        self._on_failure = on_failure
+        self._on_thread = on_thread
+        self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUE_LENGTH)
+        self._dropped = 0
+        self._failures: dict[tuple[str, str], int] = {}
+        for wanted in {event for event, _ in self._listeners}:
+            bus.add(wanted, self._enqueue)
+        self._thread = threading.Thread(target=self._run, name="listeners", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; after the fork only."""
+        self._thread.start()
+
+    def stop(self, within: float) -> None:
+        """Let the listeners hear what is queued, for at most `within` seconds."""
+        deadline = time.monotonic() + within
+        try:
+            self._queue.put(None, timeout=within)
+        except queue.Full:
+            return
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _enqueue(self, event: Event) -> None:
+        if isinstance(event, ListenerFailed) and event.listener == "*":
+            return  # about the queue itself: it would feed on itself
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self._dropped += 1
+            if self._dropped & (self._dropped - 1) == 0:  # say it at 1, 2, 4, 8, … not each time
+                self._on_failure()
+                self._bus.publish(
+                    ListenerFailed(
+                        "*", event.event_name(), "listeners are too slow: events were dropped", self._dropped
+                    )
+                )
+
+    def _run(self) -> None:
+        self._on_thread()
+        seen: set[int] = set()
+        while (event := self._queue.get()) is not None:
+            seen.clear()
+            for wanted, listener in self._listeners:
+                if not isinstance(event, wanted) or id(listener) in seen:
+                    continue
+                seen.add(id(listener))
+                try:
+                    listener(event)
+                except BaseException as error:
+                    if not isinstance(event, ListenerFailed):
+                        self._failed(listener, event, error)
+
+    def _failed(self, listener: Callable[[Any], None], event: Event, error: BaseException) -> None:
+        name = getattr(listener, "__qualname__", repr(listener))
+        count = self._failures[(name, event.event_name())] = self._failures.get((name, event.event_name()), 0) + 1
+        self._on_failure()
+        if count & (count - 1) == 0:
+            self._bus.publish(ListenerFailed(name, event.event_name(), f"{type(error).__name__}: {error}", count))

@@ -1,0 +1,265 @@
+"""The one place that touches `confluent_kafka.Consumer`: a port with the few verbs that a group needs. Made after the fork only.
+
+All methods are called by the group's poller thread, `commit_now` also by processing threads (librdkafka's clients are
+thread-safe; that only the poller polls, assigns, pauses, seeks and closes is our rule).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    # Measured: the default of 1000 ms lets a fast consumer run dry each time its queue was full, and 100,000 messages of
+    # prefetch cost memory and gain nothing (docs/design.md, throughput).
+    "fetch.queue.backoff.ms": 10,
+    "queued.min.messages": 20000,
+    "partition.assignment.strategy": "cooperative-sticky",
+    # A rebalance is noticed at the next heartbeat: with the default of 3 s three workers took 7 s to share a topic.
+    "heartbeat.interval.ms": 1000,
+    # A topic that appears later, or new partitions, are met within this time instead of five minutes.
+    "topic.metadata.refresh.interval.ms": 10000,
+    # One connection error per second and client is enough to know.
+    "reconnect.backoff.max.ms": 2000,
+}
+"""Our defaults for librdkafka's; the user's `[kafka]` wins."""
+
+_CLASSIC_ONLY: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+"""Refused by librdkafka with `group.protocol=consumer`: ours are left out then, the user's are the user's error."""
+
+OWNED: Final[Mapping[str, Any]] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+}
+"""What the runtime does itself."""
+
+_PRODUCER_ONLY: Final = frozenset(
+    ["acks", "request.required.acks", "linger.ms", "queue.buffering.max.ms", "queue.buffering.max.messages", "queue.buffering.max.kbytes", "enable.idempotence", "enable.gapless.guarantee", "transaction.timeout.ms", "compression.codec", "compression.type", "compression.level", "batch.size", "batch.num.messages", "delivery.timeout.ms", "message.timeout.ms", "request.timeout.ms", "retries", "message.send.max.retries", "partitioner", "sticky.partitioning.linger.ms", "delivery.report.only.error", "dr_cb", "dr_msg_cb", "queue.buffering.backpressure.threshold", "max.in.flight"]
+)
+_CONSUMER_ONLY: Final = frozenset(
+    ["fetch.queue.backoff.ms", "queued.min.messages", "queued.max.messages.kbytes", "partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "fetch.wait.max.ms", "fetch.min.bytes", "fetch.max.bytes", "fetch.message.max.bytes", "max.partition.fetch.bytes", "fetch.error.backoff.ms", "isolation.level", "check.crcs", "group.protocol", "group.remote.assignor", "group.instance.id", "group.id", "group.protocol.type", "coordinator.query.interval.ms", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof", "auto.commit.interval.ms", "consume.callback.max.messages", "allow.auto.create.topics", "offset.store.method", "client.rack"]
+)
+
+
+def consumer_properties(user: Mapping[str, Any], group: str, instance: str | None) -> dict[str, Any]:
+    """What the consumer of `group` is made with: our defaults, the user's properties, and what is ours alone. Pure."""
+    result = {**DEFAULTS, **{k: v for k, v in user.items() if k not in _PRODUCER_ONLY}}
+    if str(user.get("group.protocol", "classic")).lower() == "consumer":
+        for name in _CLASSIC_ONLY:
+            if name not in user:
+                result.pop(name, None)
+    result |= OWNED
+    result["group.id"] = group
+    if instance is not None:
+        result["group.instance.id"] = instance
+    return result
+
+
+def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker's producer is made with: idempotent (KIP-98) unless the user says otherwise. Pure."""
+    return {
+        "enable.idempotence": True,
+        "linger.ms": 5,
+        **{k: v for k, v in user.items() if k not in _CONSUMER_ONLY and k != "client.rack"},
+    }
+
+
+class Callbacks(Protocol):
+    """What a client tells its group; all in the poller thread, from within `fetch` or `close`."""
+
+    def on_assigned(self, partitions: list[tuple[str, int]]) -> None: ...
+    def on_revoked(self, partitions: list[tuple[str, int]]) -> None: ...
+    def on_lost(self, partitions: list[tuple[str, int]]) -> None: ...
+    def on_committed(self, error: KafkaError | None, offsets: list[tuple[str, int, int]]) -> None: ...
+    def on_error(self, error: KafkaError, topic: str | None, partition: int | None, offset: int | None) -> None: ...
+
+
+class Client:
+    """A member of one consumer group."""
+
+    def __init__(self, properties: Mapping[str, Any], topics: Sequence[str], callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self.cooperative = str(
+            properties.get("group.protocol", "classic")
+        ).lower() == "consumer" or "cooperative" in str(properties.get("partition.assignment.strategy", ""))
+        self.new_protocol = str(properties.get("group.protocol", "classic")).lower() == "consumer"
+        self.static = "group.instance.id" in properties
+        self._raw = Consumer(
+            {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
+            logger=logging.getLogger("librdkafka"),
+        )
+        self._raw.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    # -- callbacks ---------------------------------------------------------------------------------------------------
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._callbacks.on_assigned([(p.topic, p.partition) for p in partitions])
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._callbacks.on_revoked([(p.topic, p.partition) for p in partitions])
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._callbacks.on_lost([(p.topic, p.partition) for p in partitions])
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        failed = error or next((p.error for p in partitions if p.error is not None), None)
+        self._callbacks.on_committed(failed, [(p.topic, p.partition, p.offset) for p in partitions])
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._callbacks.on_error(error, None, None, None)
+
+    # -- verbs -------------------------------------------------------------------------------------------------------
+
+    def fetch(self, most: int, timeout: float) -> list[Message]:
+        """Messages in hand, up to `most`; waits up to `timeout` seconds for the first. Serves callbacks meanwhile.
+
+        `poll` for the first and `consume` for what else is there: the latency of the one with the throughput of the other.
+        """
+        first = self._raw.poll(timeout)
+        if first is None:
+            return []
+        messages = self._raw.consume(most - 1, 0)
+        messages.insert(0, first)
+        if any(map(Message.error, messages)):
+            messages = self._without_errors(messages)
+        return messages
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        good = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            else:
+                self._callbacks.on_error(error, message.topic(), message.partition(), message.offset())
+        return good
+
+    def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        """Begin to fetch partitions that were assigned, each at its next offset. Only from within `on_assigned`."""
+        partitions = [TopicPartition(topic, partition, offset) for topic, partition, offset in starts]
+        if self.cooperative:
+            self._raw.incremental_assign(partitions)
+        else:
+            self._raw.assign(partitions)
+
+    def resolve(
+        self, partitions: Sequence[tuple[str, int]], edges: Mapping[str, str], timeout: float
+    ) -> dict[tuple[str, int], int]:
+        """Where to start: the committed offset, else an edge of the log, which is committed before it is used.
+
+        edges: topic -> "earliest" or "latest", for a group without an offset there. The start at `latest` is fixed for all
+        partitions of the topic at once, so that one that is added later, and finds the others committed, starts at its
+        beginning instead of losing what was produced before somebody noticed it. Blocks; raises KafkaException.
+        """
+        answer = self._raw.committed([TopicPartition(t, p) for t, p in partitions], timeout=timeout)
+        found = {}
+        for p in answer:
+            if p.error is not None:
+                raise KafkaException(p.error)
+            found[(p.topic, p.partition)] = p.offset
+        missing = [key for key, offset in found.items() if offset < 0]
+        fixed: dict[tuple[str, int], int] = {}
+        for topic in {topic for topic, _ in missing}:
+            wanted = {p for t, p in missing if t == topic}
+            if edges[topic] == "latest":
+                siblings = self._partitions(topic, timeout)
+                known = self._raw.committed([TopicPartition(topic, p) for p in siblings], timeout=timeout)
+                unknown = {p.partition for p in known if p.offset < 0}
+                first_time = len(unknown) == len(siblings)
+                for partition in wanted | unknown if first_time else wanted:
+                    low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+                    fixed[(topic, partition)] = high if first_time else low
+            else:
+                for partition in wanted:
+                    low, _ = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+                    fixed[(topic, partition)] = low
+        if fixed:
+            self.commit_now([(t, p, offset) for (t, p), offset in fixed.items()])
+        return {key: offset if offset >= 0 else fixed[key] for key, offset in found.items()}
+
+    def _partitions(self, topic: str, timeout: float) -> list[int]:
+        metadata = self._raw.list_topics(topic, timeout=timeout).topics[topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        return sorted(metadata.partitions)
+
+    def commit_soon(self, offsets: Sequence[tuple[str, int, int]]) -> None:
+        """Send next offsets; the answer comes to `on_committed`. Does not block."""
+        self._raw.commit(offsets=[TopicPartition(*offset) for offset in offsets], asynchronous=True)
+
+    def commit_now(self, offsets: Sequence[tuple[str, int, int]]) -> None:
+        """Commit next offsets and wait for the broker's answer; raises KafkaException, also for one refused partition."""
+        answer = self._raw.commit(offsets=[TopicPartition(*offset) for offset in offsets], asynchronous=False)
+        for partition in answer or ():
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+
+    def pause(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """Stop fetching; drops what was prefetched."""
+        self._raw.pause([TopicPartition(t, p) for t, p in partitions])
+
+    def resume(self, starts: Sequence[tuple[str, int]]) -> None:
+        """Fetch again where it stopped."""
+        self._raw.resume([TopicPartition(t, p) for t, p in starts])
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read on at `offset`; raises KafkaException while the partition is not fetched yet."""
+        self._raw.seek(TopicPartition(topic, partition, offset))
+
+    def edge(self, topic: str, partition: int, edge: str, timeout: float) -> int:
+        """The first (`earliest`) or next (`latest`) offset of the log. Blocks; raises KafkaException."""
+        low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+        return low if edge == "earliest" else high
+
+    def high_watermark(self, topic: str, partition: int) -> int:
+        """The end of the log as of the last fetch; negative: unknown. Does not ask the broker."""
+        answer = self._raw.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        return answer[1] if answer else OFFSET_INVALID
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the group knows us."""
+        return bool(self._raw.memberid())
+
+    def topics_known(self, topics: Sequence[str], timeout: float) -> set[str]:
+        """Which of these topics exist. Blocks; raises KafkaException."""
+        known = self._raw.list_topics(timeout=timeout).topics
+        return {topic for topic in topics if topic in known}
+
+    def close(self, *, leave: bool) -> None:
+        """Leave the group for good, or only close and keep a static member's seat until its session times out.
+
+        Blocks while librdkafka says good-bye; `on_revoked` is called from within.
+        """
+        if leave and self.static and self.new_protocol:
+            # KIP-848 keeps a static member's partitions at close and at unsubscribe: hand them over by wanting none.
+            self._raw.subscribe(
+                ["swarm.nothing"], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            deadline = time.monotonic() + 5.0
+            while self._raw.assignment() and time.monotonic() < deadline:
+                self._raw.poll(0.1)
+        elif leave and self.static:
+            self._raw.unsubscribe()
+        self._raw.close()
+
+
+__all__ = ["OFFSET_BEGINNING", "Callbacks", "Client", "consumer_properties", "producer_properties"]
+
+
+def try_properties(properties: Mapping[str, Any]) -> None:
+    """Make a consumer and close it: raises KafkaException for what librdkafka refuses. In a short-lived child only; asks no broker."""
+    Consumer(dict(properties), logger=logging.getLogger("librdkafka")).close()

@@ -1,0 +1,132 @@
+"""Which lane runs next. Holds the worker's one lock; knows no Kafka, runs no handler, reads no clock but for waiting.
+
+Lanes stand in a queue while they have work and nothing prevents it; a lane that waits (backoff, `max_wait`) stands in a heap of
+instants. Processing threads take lanes from both. First come, first served: no partition can starve another.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from swarm.lane import Lane
+
+
+class Dispatcher:
+    """The queue between pollers and processing threads of one worker."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.lock = threading.Lock()
+        self._work = threading.Condition(self.lock)
+        self.rested = threading.Condition(self.lock)
+        """Notified whenever a lane comes to rest."""
+        self._clock = clock
+        self._ready: deque[Lane] = deque()
+        self._timers: list[tuple[float, int, Lane]] = []
+        self._numbers = itertools.count()
+        self.quiet = False
+        self.stopping = False
+        self.running = 0
+        self._ended = False
+
+    @property
+    def backlog(self) -> int:
+        """Lanes that are ready; read under the lock or as a hint."""
+        return len(self._ready)
+
+    def offer(self, lane: Lane, now: float) -> None:
+        """Queue a lane that is idle and has work. Under the lock. A lane that is running or queued is left as it is."""
+        if lane.phase not in ("idle", "waiting") or not lane.has_work:
+            return
+        if lane.predecessor is not None and lane.predecessor.phase == "running":
+            return  # offered again when that job ends
+        if lane.hook_due:
+            self._make_ready(lane)
+            return
+        if self.quiet or self.stopping or lane.closing:
+            return
+        if lane.phase == "waiting" and lane.due_at > now:
+            if not self._fills_early(lane):
+                return
+        elif lane.held_until > now:
+            self._wait(lane, lane.held_until)
+            return
+        elif self._waits_for_more(lane):
+            self._wait(lane, now + lane.plan.max_wait)
+            return
+        self._make_ready(lane)
+
+    def delay(self, lane: Lane, until: float) -> None:
+        """Let a lane wait until an instant (backoff). Under the lock."""
+        self._wait(lane, until)
+
+    def _fills_early(self, lane: Lane) -> bool:
+        """A lane that waits only for its batch to fill goes as soon as it is full."""
+        return lane.gathering and lane.buffered >= lane.plan.max_messages
+
+    def _waits_for_more(self, lane: Lane) -> bool:
+        if lane.plan.max_wait <= 0 or lane.gathering or lane.again or lane.set_aside or not lane.chunks:
+            return False
+        if lane.buffered >= lane.plan.max_messages:
+            return False
+        lane.gathering = True
+        return True
+
+    def _wait(self, lane: Lane, until: float) -> None:
+        lane.phase = "waiting"
+        lane.due_at = until
+        heapq.heappush(self._timers, (until, next(self._numbers), lane))
+        self._work.notify()
+
+    def _make_ready(self, lane: Lane) -> None:
+        lane.phase = "ready"
+        lane.gathering = False
+        self._ready.append(lane)
+        self._work.notify()
+
+    def next(self) -> Lane | None:
+        """The next lane to work on, now in phase running; blocks. None: the thread shall end. Called by processing threads."""
+        with self.lock:
+            while True:
+                if self._ended:
+                    return None
+                now = self._clock()
+                while self._timers and self._timers[0][0] <= now:
+                    due, _, lane = heapq.heappop(self._timers)
+                    if lane.phase == "waiting" and lane.due_at == due:
+                        if self.quiet or self.stopping or lane.closing:
+                            lane.phase = "idle"  # offered again at the resume
+                        else:
+                            self._make_ready(lane)
+                while self._ready:
+                    lane = self._ready.popleft()
+                    if lane.phase != "ready":
+                        continue
+                    if not lane.hook_due and (self.quiet or self.stopping or lane.closing):
+                        lane.phase = "idle"
+                        self.rested.notify_all()
+                        continue
+                    lane.phase = "running"
+                    self.running += 1
+                    return lane
+                self._work.wait(self._timers[0][0] - now if self._timers else None)
+
+    def done(self, lane: Lane) -> None:
+        """A lane's job has ended and was settled. Under the lock; the caller offers the lane again."""
+        self.running -= 1
+        if lane.phase == "running":
+            lane.phase = "idle"
+        self.rested.notify_all()
+
+    def wake(self) -> None:
+        """Let a thread look again. Under the lock."""
+        self._work.notify_all()
+
+    def end(self) -> None:
+        """Let all processing threads end as soon as they are idle."""
+        with self.lock:
+            self._ended = True
+            self._work.notify_all()

@@ -1,0 +1,634 @@
+"""One consumer group inside a worker: the poller thread, its client and its lanes.
+
+The poller alone polls, assigns, pauses, seeks and closes. It never waits for a handler, with one exception: inside a
+revocation it waits, and keeps its poll instant fresh, until the in-flight batches of the partitions that are taken have ended
+and are committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from swarm import events
+from swarm.client import Client
+from swarm.folding import Folder
+from swarm.lane import Lane
+from swarm.plan import Plan
+from swarm.scoreboard import COMMITS, REBALANCES, STALE
+
+if TYPE_CHECKING:
+    from swarm.worker import Runtime
+
+POLL_WAIT: Final = 0.1
+"""Seconds that one poll waits for messages: the longest that a stop, a seek or a resume waits for the poller."""
+HOLD: Final = 1.0
+"""Seconds for which the poller holds back fetching while lanes are full, before it pauses them. A pause throws away what was
+prefetched and costs up to a second at the resume (docs/design.md), so a short backpressure must not pause."""
+HOLD_WHILE_OTHERS_STARVE: Final = 0.1
+"""The same while another partition of ours has nothing to do: it may have messages waiting behind."""
+REVOKE_MARGIN: Final = 10.0
+"""Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
+REFRESH: Final = 1.0
+"""Seconds between two writings of the table of partitions."""
+
+_RETRIABLE: Final = frozenset(
+    {
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._WAIT_COORD,
+        KafkaError._TRANSPORT,
+        KafkaError._IN_PROGRESS,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)
+_MISSING_TOPIC: Final = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+
+
+class Group:
+    """A consumer group's membership of this worker."""
+
+    def __init__(self, runtime: Runtime, name: str, plans: Sequence[Plan], properties: dict[str, Any]) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.plans = list(plans)
+        self._properties = properties
+        self._board = runtime.board
+        self._bus = runtime.bus
+        self._dispatcher = runtime.dispatcher
+        self._clock = runtime.clock
+        self._slot = self._board.add_group(name)
+        self.lanes: dict[tuple[str, int], Lane] = {}
+        self._lingering: dict[tuple[str, int], Lane] = {}
+        """Lanes of ended assignments whose job still runs."""
+        self._born: list[Lane] = []
+        self._seeks: deque[Lane] = deque()
+        self._commits_sent: deque[float] = deque()
+        self._client: Client | None = None
+        self._fatal: KafkaError | None = None
+        self._rebuilds: deque[float] = deque(maxlen=8)
+        self._errors = Folder()
+        self._missing: dict[str, float] = {}
+        self._joined_at = 0.0
+        self._hold_since = 0.0
+        self._next_commit = 0.0
+        self._next_refresh = 0.0
+        self._fetch_most = max(500, *(plan.max_messages for plan in self.plans))
+        self._max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
+        self._topics: list[str] = []
+        for plan in self.plans:
+            if plan.pattern is not None:
+                # librdkafka takes a subscription for a pattern when it begins with ^.
+                self._topics.append(plan.pattern if plan.pattern.startswith("^") else "^" + plan.pattern)
+            self._topics.extend(plan.topics)
+        self.stop_requested = False
+        self.leave = False
+        self.joined = False
+        self.paused_for_quiet = False
+
+    # -- the poller thread -------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the client. Raises KafkaException for properties that librdkafka refuses."""
+        self._client = Client(self._properties, self._topics, self)
+
+    def run(self) -> None:
+        """Poll until the stop, then drain, commit and close. What it raises replaces the worker."""
+        while not self.stop_requested:
+            self._pass()
+        self._drain()
+
+    def _pass(self) -> None:
+        now = self._clock()
+        self._board.polled(self._slot, now)
+        if self._fatal is not None:
+            self._rebuild(self._fatal)
+            return
+        self._housekeeping(now)
+        if self._hold_back(now):
+            return
+        assert self._client is not None
+        self._born = []
+        messages = self._client.fetch(self._fetch_most, POLL_WAIT)
+        if messages:
+            self._distribute(messages)
+
+    def _distribute(self, messages: list[Any]) -> None:
+        buckets: dict[tuple[str, int], list[Any]] = {}
+        last_topic, last_partition, bucket = None, -1, []
+        for message in messages:
+            partition = message.partition()
+            topic = message.topic()
+            if partition != last_partition or topic != last_topic:
+                bucket = buckets.setdefault((topic, partition), [])
+                last_topic, last_partition = topic, partition
+            bucket.append(message)
+        now = self._clock()
+        with self._dispatcher.lock:
+            for key, chunk in buckets.items():
+                lane = self.lanes.get(key)
+                if lane is None or lane.closing:
+                    self._stale(key, len(chunk))
+                    continue
+                if lane.seek_to is not None:
+                    self._stale(key, len(chunk))
+                    continue
+                if lane in self._born and chunk[0].offset() != lane.start:
+                    # The partition was taken and came back within this very call: the messages may be of the assignment
+                    # before. Read again from the start; doing so once too often costs one fetch.
+                    self._stale(key, len(chunk))
+                    lane.seek_to = lane.start
+                    self._seeks.append(lane)
+                    continue
+                dropped = lane.append(chunk)
+                if dropped:
+                    self._stale(key, dropped)
+                self._dispatcher.offer(lane, now)
+
+    def _stale(self, key: tuple[str, int], count: int) -> None:
+        self._board.add(STALE, count)
+        if self._bus.wants(events.StaleMessagesDropped):
+            self._bus.publish(events.StaleMessagesDropped(self.name, *key, count))
+
+    # -- backpressure ------------------------------------------------------------------------------------------------
+
+    def _capacity(self, lane: Lane) -> int:
+        return max(1000, 2 * lane.plan.max_messages)
+
+    def _hold_back(self, now: float) -> bool:
+        """Whether to fetch nothing in this pass, because lanes are full and nobody would gain by more."""
+        full = [
+            lane for lane in self.lanes.values() if not lane.client_paused and lane.buffered >= self._capacity(lane)
+        ]
+        if not full:
+            self._hold_since = 0.0
+            return False
+        if not self._hold_since:
+            self._hold_since = now
+        starving = any(lane.phase == "idle" and not lane.chunks and not lane.closing for lane in self.lanes.values())
+        if now - self._hold_since < (HOLD_WHILE_OTHERS_STARVE if starving else HOLD):
+            with self._dispatcher.lock:
+                self._dispatcher.rested.wait(0.02)
+            return True
+        self._pause(full)
+        self._hold_since = 0.0
+        return False
+
+    def _pause(self, lanes: Iterable[Lane]) -> None:
+        assert self._client is not None
+        lanes = [lane for lane in lanes if not lane.client_paused]
+        if lanes:
+            self._client.pause([lane.key for lane in lanes])
+            for lane in lanes:
+                lane.client_paused = True
+
+    def _resume_drained(self, now: float) -> None:
+        assert self._client is not None
+        if self._dispatcher.quiet or self._dispatcher.stopping:
+            return
+        drained = [
+            lane
+            for lane in self.lanes.values()
+            if lane.client_paused
+            and lane.buffered <= self._capacity(lane) // 2
+            and lane.held_until <= now
+            and not lane.closing
+        ]
+        if drained:
+            self._client.resume([lane.key for lane in drained])
+            for lane in drained:
+                lane.client_paused = False
+
+    # -- what is done now and then -----------------------------------------------------------------------------------
+
+    def _housekeeping(self, now: float) -> None:
+        assert self._client is not None
+        while self._seeks:
+            self._seek(self._seeks.popleft())
+        if self._dispatcher.quiet != self.paused_for_quiet:
+            self.paused_for_quiet = self._dispatcher.quiet
+            if self.paused_for_quiet:
+                self._pause(self.lanes.values())
+        self._resume_drained(now)
+        if now >= self._next_commit:
+            self._next_commit = now + self.runtime.commit_interval
+            self.commit_soon()
+        if now >= self._next_refresh:
+            self._next_refresh = now + REFRESH
+            self._refresh(now)
+
+    def _refresh(self, now: float) -> None:
+        assert self._client is not None
+        if not self.joined and (self.lanes or self._client.is_member):
+            self.joined = True
+            self._joined_at = now
+            self.runtime.group_joined()
+        elif self.joined and not self.lanes and not self._client.is_member:
+            self.joined = False
+            self._joined_at = 0.0
+        for error in self._errors.due(now):
+            self._bus.publish(error)
+        self._check_missing(now)
+        with self._dispatcher.lock:
+            for lane in self.lanes.values():
+                high = self._client.high_watermark(*lane.key)
+                if high >= 0 and (high != lane.high or not lane.client_paused):
+                    lane.high, lane.high_at = high, now
+                self.report_handled(lane)
+                if lane.phase == "idle" and "on_tick" in lane.hook_names:
+                    lane.tick_due = True
+                    self._dispatcher.offer(lane, now)
+        self._board.joined(self._slot, self._joined_at, len(self.lanes))
+        self.runtime.publish_assignment()
+
+    def report_handled(self, lane: Lane) -> None:
+        """Add what a lane handled since the last time to the scoreboard. Under the lock."""
+        fresh = lane.handled - lane.reported
+        if fresh:
+            lane.reported += fresh
+            self.runtime.count_messages(fresh)
+
+    def _seek(self, lane: Lane) -> None:
+        assert self._client is not None
+        target = lane.seek_to
+        if target is None or self.lanes.get(lane.key) is not lane:
+            return
+        try:
+            self._client.seek(*lane.key, target)
+        except KafkaException:
+            self._seeks.append(lane)  # its fetcher is not up yet
+            return
+        with self._dispatcher.lock:
+            lane.forget_buffer()
+            lane.fetch_next = lane.taken_end = lane.retry_from = target
+            lane.seek_to = None
+            self._dispatcher.offer(lane, self._clock())
+
+    def request_seek(self, lane: Lane) -> None:
+        """Called by a processing thread after a handler asked to seek."""
+        self._seeks.append(lane)
+
+    # -- committing --------------------------------------------------------------------------------------------------
+
+    def commit_soon(self) -> None:
+        """Send what is new since the last commit, without waiting."""
+        assert self._client is not None
+        with self._dispatcher.lock:
+            offsets = [
+                (lane.topic, lane.partition, lane.frontier)
+                for lane in self.lanes.values()
+                if lane.frontier != lane.sent and not lane.committing and not lane.lost
+            ]
+            for topic, partition, offset in offsets:
+                self.lanes[(topic, partition)].sent = offset
+            if not offsets:
+                return
+            # Sent under the lock: a commit by a handler cannot overtake it and be overwritten by it.
+            try:
+                self._client.commit_soon(offsets)
+                self._commits_sent.append(self._clock())
+            except KafkaException as error:
+                self._commit_failed(error.args[0], offsets)
+
+    def on_committed(self, error: KafkaError | None, offsets: list[tuple[str, int, int]]) -> None:
+        """The answer to `commit_soon`."""
+        if self._commits_sent:
+            self._board.observe("commit_duration_seconds", self._clock() - self._commits_sent.popleft())
+        with self._dispatcher.lock:
+            if error is None:
+                self._committed(offsets)
+            else:
+                self._commit_failed(error, offsets)
+
+    def _committed(self, offsets: Sequence[tuple[str, int, int]]) -> None:
+        self._board.add(COMMITS)
+        for topic, partition, offset in offsets:
+            lane = self.lanes.get((topic, partition))
+            if lane is not None:
+                lane.committed = offset
+        if self._bus.wants(events.OffsetsCommitted):
+            self._bus.publish(events.OffsetsCommitted(self.name, tuple(offsets)))
+
+    def _commit_failed(self, error: KafkaError, offsets: Sequence[tuple[str, int, int]]) -> None:
+        if error.code() == KafkaError._NO_OFFSET:
+            return
+        self._board.count_error("commit")
+        for topic, partition, _ in offsets:
+            lane = self.lanes.get((topic, partition))
+            if lane is not None:
+                lane.sent = -1  # whatever the frontier is then, it is sent with the next interval
+        self._bus.publish(events.CommitFailed(self.name, tuple(offsets), error.name(), error.str()))
+
+    def commit_now(self, lane: Lane, patience: float = 30.0) -> bool:
+        """Commit one lane's frontier and wait. Processing threads. False: no longer ours, or refused for `patience` seconds."""
+        deadline = self._clock() + patience
+        while True:
+            with self._dispatcher.lock:
+                client = self._client
+                if lane.lost or lane.phase == "closed" or client is None:
+                    return False
+                target = lane.frontier
+                if target == lane.committed:
+                    return True
+                lane.committing = True
+                lane.sent = target
+            offsets = [(lane.topic, lane.partition, target)]
+            began = self._clock()
+            try:
+                client.commit_now(offsets)
+            except (KafkaException, RuntimeError) as error:
+                failure = error.args[0] if isinstance(error, KafkaException) else None
+                with self._dispatcher.lock:
+                    lane.committing = False
+                    if failure is None:  # the client was closed under us
+                        return False
+                    self._commit_failed(failure, offsets)
+                if failure.code() not in _RETRIABLE or self._clock() > deadline:
+                    return False
+                time.sleep(0.1)
+                continue
+            with self._dispatcher.lock:
+                lane.committing = False
+                self._committed(offsets)
+            self._board.observe("commit_duration_seconds", self._clock() - began)
+            return not lane.lost
+
+    def _commit_lanes(self, lanes: Sequence[Lane], patience: float) -> None:
+        """Commit several lanes' frontiers in one request and wait. Poller, at a revocation and at the stop."""
+        assert self._client is not None
+        deadline = self._clock() + patience
+        while True:
+            offsets = [(lane.topic, lane.partition, lane.frontier) for lane in lanes if lane.frontier != lane.committed]
+            if not offsets:
+                return
+            began = self._clock()
+            try:
+                self._client.commit_now(offsets)
+            except KafkaException as error:
+                with self._dispatcher.lock:
+                    self._commit_failed(error.args[0], offsets)
+                if error.args[0].code() not in _RETRIABLE or self._clock() > deadline:
+                    return
+                self._board.polled(self._slot, self._clock())
+                time.sleep(0.1)
+                continue
+            self._board.observe("commit_duration_seconds", self._clock() - began)
+            with self._dispatcher.lock:
+                for lane in lanes:
+                    lane.sent = lane.frontier
+                self._committed(offsets)
+            return
+
+    # -- assignment --------------------------------------------------------------------------------------------------
+
+    def plan_of(self, topic: str) -> Plan:
+        """The subscription a topic belongs to; one that names it goes before a pattern."""
+        for plan in self.plans:
+            if topic in plan.topics:
+                return plan
+        return next(plan for plan in self.plans if plan.matches(topic))
+
+    def on_assigned(self, partitions: list[tuple[str, int]]) -> None:
+        """Partitions were given to us (librdkafka, in the poller thread)."""
+        assert self._client is not None
+        self._board.add(REBALANCES)
+        starts = self._starts(partitions)
+        now = self._clock()
+        with self._dispatcher.lock:
+            for (topic, partition), offset in starts.items():
+                lane = Lane(self, self.plan_of(topic), topic, partition, max(offset, 0), self.runtime.index)
+                lane.string_ids = (self._board.string(self.name), self._board.string(topic))
+                old = self._lingering.get(lane.key)
+                if old is not None and old.phase == "running":
+                    lane.predecessor = old
+                lane.hook_due = "on_assigned"
+                self.lanes[lane.key] = lane
+                self._born.append(lane)
+        self._client.take_up((t, p, offset) for (t, p), offset in starts.items())
+        if self._dispatcher.quiet:
+            self._pause(self.lanes.values())
+        with self._dispatcher.lock:
+            for key in starts:
+                self._dispatcher.offer(self.lanes[key], now)
+        for topic, _ in partitions:
+            self._missing.pop(topic, None)
+        self._bus.publish(
+            events.PartitionsAssigned(self.name, tuple((*key, offset) for key, offset in sorted(starts.items())))
+        )
+        self._next_refresh = 0.0
+
+    def _starts(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Where each partition begins; asks until the broker answers, because to guess would lose or repeat messages."""
+        assert self._client is not None
+        edges = {topic: self.plan_of(topic).initial_offset for topic, _ in partitions}
+        delay = 0.1
+        while partitions:
+            self._board.polled(self._slot, self._clock())
+            try:
+                return self._client.resolve(partitions, edges, timeout=5.0)
+            except KafkaException as error:
+                self.on_error(error.args[0], None, None, None)
+            if self.stop_requested:
+                return {}
+            time.sleep(delay)
+            delay = min(delay * 2, 2.0)
+        return {}
+
+    def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
+        """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
+        self._board.add(REBALANCES)
+        began = self._clock()
+        lanes = self._begin_release(partitions, "revoked")
+        deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
+        waited = [lane for lane in lanes if not lane.plan.long_running]
+        self._wait_for_rest(waited, deadline)
+        self._commit_lanes(lanes, patience=5.0)
+        late = self._end_release(lanes)
+        stuck = tuple(lane.key for lane in late if not lane.plan.long_running)
+        if stuck:
+            self._bus.publish(events.RevocationGivenUp(self.name, stuck, self._clock() - began))
+        if partitions:
+            self._bus.publish(events.PartitionsRevoked(self.name, tuple(sorted(partitions)), self._clock() - began))
+
+    def on_lost(self, partitions: list[tuple[str, int]]) -> None:
+        """Partitions were taken after we had been evicted: nothing can be committed; what runs ends unheard."""
+        self._board.add(REBALANCES)
+        lanes = self._begin_release(partitions, "lost")
+        self._end_release(lanes)
+        if partitions:
+            self._bus.publish(events.PartitionsLost(self.name, tuple(sorted(partitions))))
+
+    def _begin_release(self, partitions: Iterable[tuple[str, int]], why: str) -> list[Lane]:
+        with self._dispatcher.lock:
+            lanes = [self.lanes[key] for key in partitions if key in self.lanes]
+            for lane in lanes:
+                lane.closing = why  # type: ignore[assignment]
+                lane.halt = True
+                lane.forget_buffer()
+                lane.revoked = why != "shutdown"
+                if why == "lost":
+                    lane.lost = True
+                hook = "on_shutdown" if why == "shutdown" else "on_revoked"
+                lane.hook_due = hook if hook in lane.hook_names and lane.consumer is not None else ""
+                if lane.phase == "ready":
+                    lane.phase = "idle"
+                self._dispatcher.offer(lane, self._clock())
+            return lanes
+
+    def _wait_for_rest(self, lanes: Sequence[Lane], deadline: float) -> None:
+        while True:
+            now = self._clock()
+            self._board.polled(self._slot, now)
+            with self._dispatcher.lock:
+                if all(lane.phase != "running" and not lane.hook_due for lane in lanes) or now >= deadline:
+                    return
+                self._dispatcher.rested.wait(min(0.2, deadline - now))
+
+    def _end_release(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Close lanes; returns those whose job still runs."""
+        late = []
+        with self._dispatcher.lock:
+            for lane in lanes:
+                self.report_handled(lane)
+                lane.lost = True
+                lane.revoked = True
+                if lane.phase == "running" or lane.hook_due:
+                    late.append(lane)
+                    self._lingering[lane.key] = lane
+                else:
+                    lane.phase = "closed"
+                if self.lanes.get(lane.key) is lane:
+                    del self.lanes[lane.key]
+        self._next_refresh = 0.0
+        return late
+
+    def successor_of(self, lane: Lane) -> Lane | None:
+        """The lane that waits for an ended assignment's job, if there is one. Under the lock."""
+        if self._lingering.get(lane.key) is lane:
+            del self._lingering[lane.key]
+        successor = self.lanes.get(lane.key)
+        return successor if successor is not None and successor.predecessor is lane else None
+
+    # -- errors ------------------------------------------------------------------------------------------------------
+
+    def on_error(self, error: KafkaError, topic: str | None, partition: int | None, offset: int | None) -> None:
+        """librdkafka reports an error, of the client or of a partition (poller thread)."""
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            return
+        if code in _MISSING_TOPIC:
+            if topic:
+                self._topic_missing(topic, self._clock())
+            return
+        if code == KafkaError._AUTO_OFFSET_RESET and topic is not None and partition is not None:
+            self._out_of_range(topic, partition)
+            return
+        if error.fatal() and self._fatal is None:
+            self._fatal = error
+        self._board.count_error("client")
+        said = self._errors.say(self.name, error, self._clock())
+        if said is not None:
+            self._bus.publish(said)
+
+    def _topic_missing(self, topic: str, now: float) -> None:
+        if topic not in self._missing:
+            self._bus.publish(events.TopicMissing(self.name, topic))
+        self._missing[topic] = now
+
+    def _check_missing(self, now: float) -> None:
+        for topic, seen in list(self._missing.items()):
+            if now - seen > 60.0:  # librdkafka says it with each refresh of the metadata: silence means it is there
+                del self._missing[topic]
+
+    def _out_of_range(self, topic: str, partition: int) -> None:
+        lane = self.lanes.get((topic, partition))
+        if lane is None or self._client is None:
+            return
+        edge = lane.plan.offset_out_of_range
+        position = lane.fetch_next
+        if edge is None:
+            self._pause([lane])
+            with self._dispatcher.lock:
+                lane.held_until = float("inf")
+        else:
+            try:
+                lane.seek_to = self._client.edge(topic, partition, edge, timeout=5.0)
+            except KafkaException as error:
+                self.on_error(error.args[0], None, None, None)
+                lane.seek_to = position  # tried again: the broker will answer the same, and we ask again
+            self._seeks.append(lane)
+        self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause"))
+
+    def _rebuild(self, error: KafkaError) -> None:
+        """A fatal error (fenced, …) ends the client, not the process: close it, wait a little, make a new one."""
+        assert self._client is not None
+        now = self._clock()
+        self.on_lost(list(self.lanes))
+        self.joined = False
+        self._joined_at = 0.0
+        self._board.joined(self._slot, 0.0, 0)
+        self.runtime.client_fenced(True)
+        recent = sum(1 for at in self._rebuilds if now - at < 120.0)
+        self._rebuilds.append(now)
+        old, self._client = self._client, None
+        old.close(leave=False)
+        self._bus.publish(events.ClientRebuilt(self.name, error.str()))
+        until = now + min(30.0, 0.5 * 2.0**recent)
+        while self._clock() < until and not self.stop_requested:
+            self._board.polled(self._slot, self._clock())
+            time.sleep(0.05)
+        self._fatal = None
+        self.open()
+        self.runtime.client_fenced(False)
+
+    # -- the stop ----------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """End what runs, commit, close. Goes on polling meanwhile, so that the membership lasts as long as the drain."""
+        if self._client is None:
+            return
+        lanes = self._begin_release(list(self.lanes), "shutdown")
+        self._pause(lanes)
+        while self._fatal is None:
+            self._board.polled(self._slot, self._clock())
+            with self._dispatcher.lock:
+                if all(lane.phase != "running" and not lane.hook_due for lane in lanes):
+                    break
+                self._dispatcher.rested.wait(0.05)
+            for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
+                self._stale((message.topic(), message.partition()), 1)  # type: ignore[arg-type]
+        if self._fatal is None:
+            self._commit_lanes([lane for lane in lanes if not lane.lost], patience=5.0)
+        self._end_release(lanes)
+        self._board.joined(self._slot, 0.0, 0)
+        self._client.close(leave=self.leave)
+        self._client = None
+
+    # -- for lanes ---------------------------------------------------------------------------------------------------
+
+    def make_job_producer(self) -> Any:
+        """A producer for one lane, over the process's producer."""
+        from swarm.producer import JobProducer
+
+        return JobProducer(lambda: self.runtime.app.producer)
+
+    def dead_letter(self, lane: Lane, raw: Any, error: str, attempts: int) -> None:
+        """Produce a dead letter and wait for its delivery; raises KafkaException. Processing thread."""
+        from swarm.dead_letters import send
+
+        assert lane.plan.dead_letter is not None
+        send(self.runtime.app.producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,143 @@
+"""How each form of handler is called: a Consumer class, a function of a batch, a function of one message; plain or async.
+
+`bind` looks at the handler once, at the assignment; what it returns does nothing per message that the form does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from swarm.consumer import Consumer
+from swarm.errors import ConfigurationError
+from swarm.lane import Lane, Runner
+from swarm.message import Message, Messages
+from swarm.plan import Plan
+
+Await = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine on the worker's event loop and waits for it."""
+
+_HOOKS = ("on_assigned", "on_revoked", "on_idle", "on_tick", "on_shutdown")
+
+
+def wants_consumer(handler: Callable[..., Any]) -> bool:
+    """Whether a function takes its Consumer as a second parameter; raises ConfigurationError for any other signature."""
+    try:
+        parameters = list(inspect.signature(handler).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in positional if p.default is p.empty]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return False
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not positional or len(needed) > 2 or keywords:
+        name = getattr(handler, "__qualname__", repr(handler))
+        raise ConfigurationError(
+            f"{name}{inspect.signature(handler)}: a handler takes the messages, and if it likes its Consumer as the second parameter."
+        )
+    return len(needed) == 2
+
+
+def is_async(handler: Any) -> bool:
+    """Whether calling the handler makes a coroutine."""
+    if inspect.isclass(handler):
+        handler = handler.consume
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))
+
+
+def make_consumer(plan: Plan, lane: Lane) -> Consumer:
+    """The instance of one assignment; runs the application's `__init__`, which may raise."""
+    cls = plan.handler if inspect.isclass(plan.handler) else Consumer
+    instance: Consumer = cls.__new__(cls)
+    instance._lane = lane  # before __init__, so that it may look at topic and partition
+    instance.__init__()  # type: ignore[misc]
+    return instance
+
+
+def overridden_hooks(consumer: Consumer) -> frozenset[str]:
+    """Hooks that the application defined."""
+    return frozenset(name for name in _HOOKS if getattr(type(consumer), name) is not getattr(Consumer, name))
+
+
+def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
+    """The function that runs this plan's handler."""
+    handler: Callable[..., Any]
+    if inspect.isclass(plan.handler):
+        handler, with_consumer = consumer.consume, False
+    else:
+        handler, with_consumer = plan.handler, wants_consumer(plan.handler)
+    if with_consumer:
+        function = handler
+
+        def handler(argument: Any) -> Any:
+            return function(argument, consumer)
+
+    asynchronous = is_async(plan.handler)
+    if plan.each:
+        return _each_async(plan, handler, wait) if asynchronous else _each(plan, handler)
+    return _batch_async(plan, handler, wait) if asynchronous else _batch(plan, handler)
+
+
+def _batch(plan: Plan, handler: Callable[[Messages], Any]) -> Runner:
+    deserializer = plan.deserializer
+
+    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+        handler(Messages(raws, deserializer, attempt))
+        return len(raws)
+
+    return run
+
+
+def _batch_async(plan: Plan, handler: Callable[[Messages], Coroutine[Any, Any, Any]], wait: Await) -> Runner:
+    deserializer = plan.deserializer
+
+    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+        wait(handler(Messages(raws, deserializer, attempt)))
+        return len(raws)
+
+    return run
+
+
+def _each(plan: Plan, handler: Callable[[Message], Any]) -> Runner:
+    deserializer = plan.deserializer
+    automatic = plan.offsets == "automatic"
+
+    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+        done = 0
+        for raw in raws:
+            if lane.halt or lane.suppress:
+                break
+            handler(Message(raw, deserializer, attempt))
+            if automatic and not lane.suppress:
+                lane.frontier = lane.retry_from = raw.offset() + 1
+            done += 1
+            lane.handled += 1
+            attempt = 1
+        return done
+
+    return run
+
+
+def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any]], wait: Await) -> Runner:
+    deserializer = plan.deserializer
+    automatic = plan.offsets == "automatic"
+
+    async def all_of(lane: Lane, raws: list[Any], attempt: int) -> int:
+        done = 0
+        for raw in raws:
+            if lane.halt or lane.suppress:
+                break
+            await handler(Message(raw, deserializer, attempt))
+            if automatic and not lane.suppress:
+                lane.frontier = lane.retry_from = raw.offset() + 1
+            done += 1
+            lane.handled += 1
+            attempt = 1
+            if done % 64 == 0:
+                await asyncio.sleep(0)  # a handler that never waits must not starve the other partitions
+        return done
+
+    return lambda lane, raws, attempt: wait(all_of(lane, raws, attempt))

@@ -1,0 +1,251 @@
+"""One assigned partition inside a worker: its buffer, its frontier, its attempt. Rules only: no client, no thread, no clock.
+
+A lane lives as long as one assignment (its identity is the assignment's epoch): a partition that comes back gets a new lane,
+and what still refers to the old one finds it closed. It has at most one job in flight, so a partition's order holds.
+
+Who may touch what. `lock` means the worker's one lock (`Dispatcher.lock`):
+- `append`, `take`, `settle_*`, `close`, and everything in `phase`: under the lock.
+- `frontier`, `retry_from`, `handled`: written by the one thread that runs the lane's job, read by the poller under the lock; each
+  is a single store, so a reader sees the old or the new value and both are true.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from swarm.plan import Plan
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message as RawMessage
+
+    from swarm.consumer import Consumer
+    from swarm.group import Group
+    from swarm.producer import JobProducer
+
+Phase = Literal["idle", "ready", "running", "waiting", "closed"]
+Runner = Callable[["Lane", list[Any], int], int]
+"""Runs a handler over messages as attempt n; returns how many were done (fewer only when `each` was halted)."""
+
+UNKNOWN: int = -1001
+"""librdkafka's OFFSET_INVALID: not known."""
+
+
+class Lane:
+    """The state of one assigned partition."""
+
+    def __init__(self, group: Group, plan: Plan, topic: str, partition: int, start: int, worker: int) -> None:
+        self.group = group
+        self.plan = plan
+        self.topic = topic
+        self.partition = partition
+        self.worker = worker
+        self.key = (topic, partition)
+        self.start = start
+
+        self.phase: Phase = "idle"
+        self.revoked = False
+        """Taken away, or about to be: shown to the handler as `is_revoked`."""
+        self.lost = False
+        """Nothing can be committed any more."""
+        self.halt = False
+        """Asks `each` to end after the message in hand."""
+        self.closing: Literal["", "revoked", "lost", "shutdown"] = ""
+        self.hook_due: str = ""
+        """A hook to run before anything else: on_revoked or on_shutdown."""
+        self.tick_due = False
+        self.idle_due = False
+        self.gathering = False
+        """Waiting only for the batch to fill (`max_wait`)."""
+        self.due_at = 0.0
+        """While waiting: when to run again."""
+
+        self.chunks: deque[list[RawMessage]] = deque()
+        self.buffered = 0
+        self.fetch_next = start
+        """The next offset that the client may hand us; what is below it was seen already."""
+        self.predecessor: Lane | None = None
+        """The lane of an assignment before, whose job still runs: two jobs of one partition never run at once."""
+        self.client_paused = False
+        self.held_until = 0.0
+        """A pause by the handler, or after an offset out of range."""
+        self.seek_to: int | None = None
+
+        self.batch: list[RawMessage] = []
+        """What is being run."""
+        self.again: list[RawMessage] = []
+        """What is to be run before the buffer: a failed batch's unmarked rest."""
+        self.taken_end = start
+        """The next offset after all that was ever taken from the buffer."""
+        self.frontier = start
+        """Next offset of the consumed frontier: everything below is done. This is what is committed."""
+        self.retry_from = start
+        """Where a retry would start: the frontier, unless the handler marked an older message after a newer one."""
+        self.committed = start
+        self.sent = start
+        """The next offset last sent for committing."""
+        self.committing = False
+
+        self.attempt = 1
+        self.failed = 0
+        """Failed runs in a row that began with the same message."""
+        self.narrow = 0
+        """While a failing message is searched for: the size of the next slice; 0: not searching."""
+        self.suspect_end = start
+        """While searching: the next offset after the slice that failed."""
+        self.set_aside: tuple[RawMessage, str, int] | None = None
+        """A message that waits for its dead letter to be delivered: (message, error, attempts)."""
+        self.given_up: list[tuple[RawMessage, str]] = []
+        """At-most-once: further messages of the same failed run that wait for their dead letters."""
+        self.suppress = False
+        """The handler paused or sought: nothing is marked automatically."""
+        self.pause_request: tuple[float, int | None] | None = None
+
+        self.handled = 0
+        self.reported = 0
+        self.consumer: Consumer | None = None
+        self.runner: Runner | None = None
+        self.job_producer: JobProducer | None = None
+        self.hook_names: frozenset[str] = frozenset()
+        self.string_ids = (0, 0)
+        self.high = UNKNOWN
+        self.high_at = 0.0
+
+    # -- the poller, under the lock ----------------------------------------------------------------------------------
+
+    def append(self, chunk: list[RawMessage]) -> int:
+        """Take in messages in the order of their offsets; returns how many were dropped as seen already."""
+        dropped = 0
+        first = chunk[0].offset()
+        if first < self.fetch_next:  # type: ignore[operator]
+            kept = [message for message in chunk if message.offset() >= self.fetch_next]  # type: ignore[operator]
+            dropped = len(chunk) - len(kept)
+            chunk = kept
+        if chunk:
+            self.chunks.append(chunk)
+            self.buffered += len(chunk)
+            self.fetch_next = chunk[-1].offset() + 1  # type: ignore[operator]
+        return dropped
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a processing thread has something to do here."""
+        return bool(self.hook_due or self.set_aside or self.again or self.chunks or self.tick_due or self.idle_due)
+
+    def forget_buffer(self) -> None:
+        """Drop what was fetched and not begun."""
+        self.chunks.clear()
+        self.buffered = 0
+        self.again = []
+
+    # -- the processing thread, under the lock -----------------------------------------------------------------------
+
+    def take(self) -> list[RawMessage]:
+        """The next batch: the rest of a failed one first, else up to `max_messages` of the buffer."""
+        if self.again:
+            size = self.narrow or len(self.again)
+            self.batch, self.again = self.again[:size], self.again[size:]
+            return self.batch
+        limit = self.plan.max_messages
+        chunks = self.chunks
+        batch = chunks.popleft()
+        if len(batch) > limit:
+            chunks.appendleft(batch[limit:])
+            batch = batch[:limit]
+        elif len(batch) < limit and chunks:
+            batch = list(batch)
+            while chunks and len(batch) < limit:
+                chunk = chunks.popleft()
+                room = limit - len(batch)
+                if len(chunk) > room:
+                    chunks.appendleft(chunk[room:])
+                    chunk = chunk[:room]
+                batch.extend(chunk)
+        self.buffered -= len(batch)
+        self.batch = batch
+        self.taken_end = batch[-1].offset() + 1  # type: ignore[operator]
+        return batch
+
+    def settle_success(self, done: int) -> None:
+        """The run returned after `done` messages of `batch` (fewer than all only where `each` was halted).
+
+        Marks what was done, unless marking is the handler's; what was not done runs again.
+        """
+        batch, self.batch = self.batch, []
+        if self.suppress:
+            batch_rest = [message for message in batch if message.offset() >= self.retry_from]  # type: ignore[operator]
+        else:
+            batch_rest = batch[done:]
+        self.again = batch_rest + self.again
+        if self.plan.offsets == "automatic" and not self.suppress:
+            self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)  # type: ignore[type-var,assignment]
+            self.retry_from = self.frontier
+        elif not self.suppress:
+            self.retry_from = self.again[0].offset() if self.again else self.taken_end  # type: ignore[assignment]
+        self.attempt = 1
+        self.failed = 0
+        if self.narrow:
+            # A healthy slice: the failing message is among what is left of the suspects.
+            left = sum(1 for message in self.again if message.offset() < self.suspect_end)  # type: ignore[operator]
+            self.narrow = max(1, left // 2) if left else 0
+
+    def settle_failure(self, began_at: int) -> int:
+        """The run of `batch` raised; `began_at` is the frontier it began with. Returns how many messages are still unmarked."""
+        batch, self.batch = self.batch, []
+        start = self.retry_from
+        rest = [message for message in batch if message.offset() >= start]  # type: ignore[operator]
+        self.again = rest + self.again
+        self.failed = 1 if start > began_at else self.failed + 1
+        self.attempt = self.failed + 1
+        return len(rest)
+
+    def search(self, size: int, end: int) -> None:
+        """Begin or go on to look for the failing message: run `size` messages next, of a slice that ends before offset `end`."""
+        self.narrow = size
+        self.suspect_end = end
+
+    def settle_set_aside(self, message: RawMessage) -> None:
+        """The first unmarked message is in the dead letter topic (or dropped): go on behind it."""
+        offset = message.offset()
+        self.again = [other for other in self.again if other.offset() != offset]
+        self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)  # type: ignore[type-var,assignment]
+        self.retry_from = self.frontier
+        self.attempt = 1
+        self.failed = 0
+        self.narrow = 0
+        self.set_aside = None
+
+    # -- the handler, in its processing thread -----------------------------------------------------------------------
+
+    def mark(self, offset: int) -> bool:
+        """Everything up to and including `offset` is done."""
+        if self.lost or self.phase == "closed":
+            return False
+        self.retry_from = offset + 1
+        self.frontier = max(self.frontier, offset + 1)
+        return True
+
+    def commit(self) -> bool:
+        """Commit the frontier, synchronously."""
+        return self.group.commit_now(self)
+
+    def pause(self, seconds: float, offset: int | None) -> None:
+        """Ask for a pause after this run."""
+        self.suppress = True
+        self.pause_request = (max(0.0, seconds), offset)
+
+    def seek(self, offset: int) -> None:
+        """Ask for another position after this run."""
+        self.suppress = True
+        self.seek_to = offset
+
+    def dead_letter(self, raw: RawMessage, reason: str) -> None:
+        """Produce to the dead letter topic now."""
+        self.group.dead_letter(self, raw, reason, self.attempt)
+
+    def producer(self) -> JobProducer:
+        """The producer whose deliveries belong to this lane's runs."""
+        if self.job_producer is None:
+            self.job_producer = self.group.make_job_producer()
+        return self.job_producer

@@ -1,0 +1,164 @@
+"""Finding and importing the application that a setting names. Runs application code: in a worker, a child, or the supervisor's preload."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from swarm.app import App
+from swarm.errors import AppError, ConfigurationError, SwarmError
+from swarm.handlers import wants_consumer
+from swarm.plan import Plan
+
+
+def load_app(spec: str, base_dir: Path) -> App:
+    """Import `module:attribute`; `base_dir` becomes first on sys.path. Raises AppError with the application's own frames."""
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise AppError(f"swarm.app: expected module:attribute such as shop.app:app, got {spec!r}.")
+    path = str(base_dir)
+    if sys.path[:1] != [path]:
+        sys.path.insert(0, path)
+    try:
+        module = importlib.import_module(module_name)
+    except SwarmError as error:
+        raise AppError(f"swarm.app: {spec} does not load: {error}") from error
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise AppError(
+                f"swarm.app: there is no module {error.name!r} ({spec}).\n"
+                f"Looked in {base_dir} first, then in the installed packages. Set app in swarm.toml, or --app, to MODULE:APP."
+            ) from None
+        raise AppError(f"swarm.app: {spec} does not import: {error}.", own_frames(error)) from error
+    except BaseException as error:
+        what = str(error).strip().splitlines()
+        raise AppError(
+            f"swarm.app: {spec} does not import: {type(error).__name__}{': ' + what[0] if what else ''}.",
+            own_frames(error),
+        ) from error
+    target: object = module
+    for part in attribute.split("."):
+        target = getattr(target, part, None)
+    if target is None:
+        apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+        hint = f" It has: {', '.join(apps)}." if apps else ' It has no App at all: write app = App("name").'
+        raise AppError(f"swarm.app: module {module_name} has no {attribute!r} ({spec}).{hint}")
+    if not isinstance(target, App):
+        raise AppError(f'swarm.app: {spec} is a {type(target).__name__}, not a swarm.App. Write app = App("name").')
+    return target
+
+
+def own_frames(error: BaseException) -> str:
+    """The traceback from the application's first frame on: what is ours or importlib's says nothing to its author."""
+    if isinstance(error, SyntaxError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
+    trace = error.__traceback__
+    here = os.path.dirname(os.path.abspath(__file__))
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not name.startswith(("<frozen importlib", here)) and os.sep + "importlib" + os.sep not in name:
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip() if trace is not None else ""
+
+
+def app_problems(app: App, default_group: str | None) -> list[tuple[str, str, str]]:
+    """What cannot work in an app as declared: (where, what, fix). Pure."""
+    problems = []
+    if not app.plans:
+        problems.append(
+            (
+                f"App({app.name!r})",
+                "it has no subscription, so there is nothing to consume",
+                'Declare one with @app.subscribe("topic") or @app.each("topic"), in a module that the app\'s module imports.',
+            )
+        )
+    for group, plans in app.groups(default_group).items():
+        problems.extend(_group_problems(group, plans))
+    for plan in app.plans:
+        if callable(plan.handler) and not isinstance(plan.handler, type):
+            try:
+                takes_consumer = wants_consumer(plan.handler)
+            except ConfigurationError as error:
+                problems.append(
+                    (
+                        plan.label,
+                        str(error),
+                        "Write def handler(messages) or def handler(messages, consumer).",
+                    )
+                )
+                continue
+            if plan.offsets == "manual" and not takes_consumer:
+                problems.append(
+                    (
+                        plan.label,
+                        'offsets="manual" on a function that does not take its Consumer: nothing could ever be marked',
+                        "Give the function a second parameter, consumer, and call consumer.mark_as_consumed(message).",
+                    )
+                )
+    return problems
+
+
+def _group_problems(group: str, plans: list[Plan]) -> list[tuple[str, str, str]]:
+    problems = []
+    seen: dict[str, Plan] = {}
+    for plan in plans:
+        for topic in plan.topics:
+            if topic in seen:
+                problems.append(
+                    (
+                        plan.label,
+                        f"topic {topic} is subscribed twice in group {group} (also by the {seen[topic].label})",
+                        "Keep one of them, or give one a group= of its own: then each group gets every message.",
+                    )
+                )
+            seen[topic] = plan
+    for name, values in (
+        ("kafka", [dict(plan.kafka) for plan in plans if plan.kafka]),
+        ("delivery", [p.delivery for p in plans]),
+    ):
+        if any(value != values[0] for value in values):
+            problems.append(
+                (
+                    f"group {group}",
+                    f"its subscriptions differ in {name}=, but a group has one client per worker",
+                    f"Give them the same {name}=, or one of them a group= of its own.",
+                )
+            )
+    return problems
+
+
+def foreign_threads() -> list[str]:
+    """Threads of this process besides the main one: Python's by name, native ones by the kernel's name."""
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    main = threading.main_thread().native_id
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        if int(task) == main:
+            continue
+        name = known.get(int(task))
+        if name is None:
+            try:
+                name = Path(f"/proc/self/task/{task}/comm").read_text().strip() + " (native)"
+            except OSError:
+                continue  # it ended while we looked
+        names.append(name)
+    return sorted(names)
+
+
+def refuse_threads() -> None:
+    """Raise AppError if the app started threads or Kafka clients while it was loaded: neither survives the fork."""
+    names = foreign_threads()
+    if not names:
+        return
+    native = [name for name in names if name.startswith("rdk")]
+    guess = " Those named rdk: are a Kafka client's." if native else ""
+    raise AppError(
+        f"swarm.app: loading the app started {len(names)} thread{'s' if len(names) > 1 else ''}: {', '.join(names[:8])}.{guess}\n"
+        "A thread or a Kafka client does not survive the fork of the workers.\n"
+        "Create it in a function under @app.after_fork, or set preload = false so that each worker loads the app itself."
+    )

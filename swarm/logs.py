@@ -1,0 +1,144 @@
+"""Events and the standard library's log records as lines on stderr, for people or as JSON. Knows no process and no policy.
+
+A log line must never hold up a worker or the supervisor: where stderr cannot take it (a pipe that nobody reads, a full disk),
+the line is dropped, counted, and the count is said with the next line that gets through.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import select
+import sys
+import threading
+from typing import Any, Final
+
+from swarm.events import Event
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_ATOMIC: Final = 4096
+"""PIPE_BUF: poll(2) says a pipe is writable when this much fits, and a write of this much is not interleaved."""
+
+
+class Output:
+    """Writes whole lines to a descriptor without waiting longer than `patience` seconds."""
+
+    def __init__(self, fd: int = 2, patience: float = 0.05) -> None:
+        self._fd = fd
+        self._patience = patience
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    def forked(self) -> None:
+        """Call in a child: a lock does not survive a fork."""
+        self._lock = threading.Lock()
+
+    def write(self, line: str) -> None:
+        """Write one line; drop it where it cannot be written."""
+        data = (line + "\n").encode("utf-8", "replace")
+        with self._lock:
+            if self._dropped:
+                data = f"({self._dropped} log lines were dropped: stderr could not take them)\n".encode() + data
+            if self._write(data):
+                self._dropped = 0
+            else:
+                self._dropped += 1
+
+    def _write(self, data: bytes) -> bool:
+        view = memoryview(data)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        try:
+            while view:
+                if not poll.poll(self._patience * 1000):
+                    return False
+                view = view[os.write(self._fd, view[:_ATOMIC]) :]
+        except (OSError, ValueError):
+            return False
+        return True
+
+
+class Log:
+    """Turns events and log records into lines. One per process; `worker` is None in the supervisor."""
+
+    def __init__(self, level: str, style: str, output: Output, worker: int | None = None) -> None:
+        self.threshold = _LEVELS[level]
+        self._json = style == "json"
+        self._output = output
+        self._worker = worker
+        self._pid = os.getpid()
+
+    def event(self, event: Event) -> None:
+        """The sink for the bus."""
+        if _LEVELS[event.LEVEL] >= self.threshold:
+            self.line(event.LEVEL, event.event_name(), event.facts())
+
+    def line(self, level: str, name: str, facts: dict[str, Any]) -> None:
+        """Write one line; facts may bring their own `worker` and `pid`."""
+        now = datetime.datetime.now(datetime.UTC)
+        if self._json:
+            record: dict[str, Any] = {
+                "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "level": level,
+                "event": name,
+                "worker": self._worker,
+                "pid": self._pid,
+            }
+            record.update(facts)
+            self._output.write(json.dumps(record, default=str, ensure_ascii=False))
+            return
+        who = "supervisor" if self._worker is None else f"worker {self._worker}"
+        facts = dict(facts)
+        blocks = [facts.pop(key) for key in ("text", "traceback") if facts.get(key)]
+        said = " ".join(f"{key}={_plain(value)}" for key, value in facts.items() if value is not None)
+        line = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {level:<7} {who:<10} {name.replace('_', ' ')}  {said}".rstrip()
+        self._output.write("\n".join([line, *(f"    {text}" for block in blocks for text in str(block).splitlines())]))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, tuple):
+        return ",".join(
+            "/".join(str(part) for part in item) if isinstance(item, tuple) else str(item) for item in value
+        )
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+
+
+class _Bridge(logging.Handler):
+    """The standard library's records, an application's and librdkafka's, in the same form."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = (
+            "debug"
+            if record.levelno < 20
+            else "info"
+            if record.levelno < 30
+            else "warning"
+            if record.levelno < 40
+            else "error"
+        )
+        facts: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            facts["traceback"] = logging.Formatter().formatException(record.exc_info)
+        self._log.line(level, "log", facts)
+
+
+def install(log: Log) -> None:
+    """Send the standard library's logging through `log`, in place of what was installed before."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if (
+            isinstance(handler, (_Bridge, logging.StreamHandler))
+            and getattr(handler, "stream", sys.stderr) is sys.stderr
+        ):
+            root.removeHandler(handler)
+    root.addHandler(_Bridge(log))
+    root.setLevel(log.threshold)

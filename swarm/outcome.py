@@ -1,0 +1,67 @@
+"""What follows from a failed run: retry, run a smaller slice, set one message aside, or drop. Pure: values in, values out.
+
+The rule for dead letters is that only the message that fails is set aside, never a healthy one of the same batch. Where the
+failing message is known (it ran alone, or `each` stopped at it) it is set aside after `max_attempts`. Where a batch fails as a
+whole, its messages are run in halves until the failing one stands alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed run: `size` messages were still unmarked when it ended; `failed` runs in a row began with the first of them.
+
+    culprit_known: the first unmarked message is the one that raised. narrowed: the run was already a slice of a failed batch.
+    """
+
+    size: int
+    failed: int
+    culprit_known: bool
+    narrowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run the unmarked messages again after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Run only the first `size` of the unmarked messages next, at once."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Dead-letter the first unmarked message, then go on behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """At-most-once: dead-letter (or drop, where there is no topic) all `size` unmarked messages; they never run again."""
+
+    size: int
+
+
+Verdict = Retry | Narrow | SetAside | GiveUp
+
+
+def after_failure(plan: Plan, failure: Failure, chance: float) -> Verdict:
+    """The verdict on a failed run; `chance` (0 to 1) places the delay within the backoff's jitter."""
+    if plan.delivery == "at_most_once":
+        return GiveUp(1 if failure.culprit_known else failure.size)
+    letter = plan.dead_letter
+    exhausted = letter is not None and (failure.narrowed or failure.failed >= letter.max_attempts)
+    if not exhausted:
+        return Retry(plan.backoff.delay(failure.failed, chance))
+    if failure.culprit_known or failure.size == 1:
+        return SetAside()
+    return Narrow(max(1, failure.size // 2))

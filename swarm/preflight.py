@@ -1,0 +1,122 @@
+"""What can be known to be wrong before anything runs: the app, and the properties that librdkafka refuses. Tried in short-lived children."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm.app import App
+from swarm.config import Problem
+from swarm.config.kafka import check_properties, redact
+from swarm.loading import app_problems, load_app, refuse_threads
+
+if TYPE_CHECKING:
+    from swarm.config import Loaded
+
+TRY_TIMEOUT: Final = 20.0
+"""Seconds for a child that tries properties; making a client takes some 20 ms, and asks no broker."""
+LOAD_TIMEOUT: Final = 120.0
+"""Seconds for a child that also imports the app."""
+
+
+def check(loaded: Loaded) -> list[Problem]:
+    """All problems of app and properties; nothing is started and nothing stays. Forks: call it in a process with one thread."""
+    from swarm.supervisor.processes import in_child
+
+    try:
+        answer = in_child(lambda: _check_here(loaded), LOAD_TIMEOUT)
+    except (RuntimeError, TimeoutError) as error:
+        return [_problem(loaded, "swarm.app", str(error), "Import it by hand to see why.")]
+    return [Problem(**problem) for problem in answer]
+
+
+def effective(loaded: Loaded) -> dict[str, dict[str, Any]]:
+    """librdkafka properties per group as worker 0 would use them, secrets redacted."""
+    from swarm.supervisor.processes import in_child
+
+    result: dict[str, dict[str, Any]] = in_child(lambda: _effective_here(loaded, None), LOAD_TIMEOUT)
+    return {group: dict(redact(properties)) for group, properties in result.items()}
+
+
+def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:
+    """What librdkafka says to the properties of each group: unknown names, values out of range, combinations that clash.
+
+    With `preload = false` (app None) the child loads the app, and says also what is wrong with it.
+    """
+    from swarm.supervisor.processes import in_child
+
+    if app is None:
+        return check(loaded)
+    try:
+        answer = in_child(lambda: [vars_of(problem) for problem in _try_clients(loaded, app)], TRY_TIMEOUT)
+    except (RuntimeError, TimeoutError) as error:
+        return [_problem(loaded, "kafka", str(error), "Run swarmctl check.")]
+    return [Problem(**problem) for problem in answer]
+
+
+def vars_of(problem: Problem) -> dict[str, str]:
+    """A Problem as JSON."""
+    return {"where": problem.where, "source": problem.source, "what": problem.what, "fix": problem.fix}
+
+
+def _problem(loaded: Loaded, where: str, what: str, fix: str) -> Problem:
+    source = loaded.sources.get(where) or (str(loaded.path) if loaded.path else "settings")
+    return Problem(where, source, what, fix)
+
+
+def _check_here(loaded: Loaded) -> list[dict[str, str]]:
+    settings = loaded.settings
+    assert settings.swarm.app is not None
+    try:
+        app = load_app(settings.swarm.app, loaded.base_dir)
+        if settings.swarm.preload:
+            refuse_threads()
+    except BaseException as error:
+        frames = getattr(error, "frames", "")
+        text = str(error).removeprefix("swarm.app: ")
+        return [vars_of(_problem(loaded, "swarm.app", f"{text}\n{frames}".strip(), ""))]
+    problems = [
+        Problem(where, settings.swarm.app, what, fix) for where, what, fix in app_problems(app, settings.swarm.group_id)
+    ]
+    problems += _try_clients(loaded, app)
+    return [vars_of(problem) for problem in problems]
+
+
+def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]]:
+    from swarm.membership import group_properties
+
+    settings = loaded.settings
+    if app is None:
+        assert settings.swarm.app is not None
+        app = load_app(settings.swarm.app, loaded.base_dir)
+    return {
+        group: group_properties(settings, group, plans, 0)
+        for group, plans in app.groups(settings.swarm.group_id).items()
+    }
+
+
+def _try_clients(loaded: Loaded, app: App) -> list[Problem]:
+    from confluent_kafka import KafkaException
+
+    from swarm.client import try_properties
+
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for group, plans in app.groups(loaded.settings.swarm.group_id).items():
+        for plan in plans:
+            problems += check_properties(dict(plan.kafka), plan.label, loaded.settings.swarm.app or "")
+        try:
+            try_properties(_effective_here(loaded, app)[group])
+        except (KafkaException, TypeError, ValueError) as error:
+            cause = error.args[0] if error.args else error
+            text = cause.str() if hasattr(cause, "str") else str(cause)
+            if text not in seen:
+                seen.add(text)
+                problems.append(
+                    _problem(
+                        loaded,
+                        "kafka",
+                        f"group {group}: librdkafka refuses these properties: {text}",
+                        "Mend it in [kafka] of the settings, or in kafka= of the subscription; names are those of librdkafka's CONFIGURATION.md.",
+                    )
+                )
+    return problems

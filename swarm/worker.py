@@ -1,0 +1,466 @@
+"""A worker process, from the fork to its exit code. Never imports the supervisor.
+
+Threads: the main thread (signals, commands, the loop's instant), a poller per consumer group, the processing threads, and,
+where the app needs them, an event loop, a listeners' thread and a producer's. The main thread never waits for any of them
+without a limit, so the report goes on whatever a handler does; only a handler that holds the GIL stops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm import events, exits
+from swarm.app import App
+from swarm.bus import Bus, Listeners
+from swarm.dispatch import Dispatcher
+from swarm.errors import SwarmError
+from swarm.group import Group
+from swarm.loading import app_problems, load_app
+from swarm.logs import Log
+from swarm.plan import Plan
+from swarm.processing import Processor
+from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
+
+if TYPE_CHECKING:
+    from swarm.config import Loaded
+
+LOOP: Final = 0.5
+"""Seconds between two rounds of the main thread when nothing happens: the precision of `report_age`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a worker is born with. `app` is None where each worker loads it itself (`preload = false`)."""
+
+    index: int
+    loaded: Loaded
+    app: App | None
+    board: Scoreboard
+    channel: socket.socket
+    parent: int
+    log: Log
+    signal_fd: int
+    """Readable when a signal has come (the wakeup descriptor)."""
+
+
+class EventLoop:
+    """The asyncio loop of a worker, made when the first async handler runs."""
+
+    def __init__(self, on_thread: Callable[[], None]) -> None:
+        self._on_thread = on_thread
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end; returns or raises what it did. Any thread but the loop's own."""
+        future = asyncio.run_coroutine_threadsafe(_contained(coroutine), self._running())
+        result, error = future.result()
+        if error is not None:
+            raise error
+        return result
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run, args=(self._loop,), name="asyncio", daemon=True).start()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._on_thread()
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    # SystemExit and KeyboardInterrupt raised in a task would end the event loop itself.
+    try:
+        return await coroutine, None
+    except BaseException as error:
+        return None, error
+
+
+class Runtime:
+    """What the parts of a worker share."""
+
+    def __init__(self, birth: Birth, app: App) -> None:
+        settings = birth.loaded.settings
+        self.index = birth.index
+        self.app = app
+        self.settings = settings
+        self.board = birth.board
+        self.clock: Callable[[], float] = time.monotonic
+        self.commit_interval = settings.worker.commit_interval
+        self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
+        self.dispatcher = Dispatcher(self.clock)
+        self.dead: list[str] = []
+        self._threads: list[threading.Thread] = []
+        self._event_loop = EventLoop(self._name_thread)
+        self.wait_async = self._event_loop.wait
+        self.groups: list[Group] = []
+        self.listeners: Listeners | None = None
+        self._joined = threading.Event()
+        self.wake: Callable[[], None] = lambda: None
+        self._title_of: Callable[[str], None] = lambda _: None
+
+    # -- set-up, main thread -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the clients and start the threads; raises what librdkafka refuses."""
+        from swarm.client import producer_properties
+        from swarm.membership import group_properties
+
+        user = self.settings.kafka
+        self.app._producer = None
+        self.app._producer_properties = lambda: producer_properties(user)
+        for name, plans in self.app.groups(self.settings.swarm.group_id).items():
+            self.groups.append(Group(self, name, plans, group_properties(self.settings, name, plans, self.index)))
+        if self.app.listeners:
+            self.listeners = Listeners(
+                self.app.listeners, self.bus, lambda: self.board.count_error("listener"), self._name_thread
+            )
+            self.listeners.start()
+        for group in self.groups:
+            group.open()
+        for group in self.groups:
+            self._thread(f"poller {group.name}", group.run)
+        for slot in range(self.settings.worker.concurrency):
+            self._thread(f"processing {slot}", Processor(self, slot).run)
+
+    def _thread(self, name: str, target: Callable[[], None]) -> None:
+        def run() -> None:
+            self._name_thread()
+            try:
+                target()
+            except BaseException as error:
+                self.thread_died(name, error)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _name_thread(self) -> None:
+        self.board.add_thread(threading.current_thread().name)
+
+    def thread_died(self, name: str, error: BaseException) -> None:
+        """A thread of the runtime ended by an exception: the worker ends too, without committing more."""
+        self.board.set_error(f"thread {name!r} died: {type(error).__name__}: {error}")
+        self.bus.publish(events.ThreadDied(name, "".join(traceback.format_exception(error))[-8000:]))
+        self.dead.append(name)
+        self.wake()
+
+    def missing_threads(self) -> list[str]:
+        """Threads that should run and do not: also those that ended without Python's noticing (pthread_exit)."""
+        return [
+            thread.name
+            for thread in self._threads
+            if not thread.is_alive() or not os.path.exists(f"/proc/self/task/{thread.native_id}")
+        ]
+
+    # -- for groups and processors -----------------------------------------------------------------------------------
+
+    def job_limit(self, plan: Plan) -> float:
+        """Seconds that one job of this subscription may run; 0.0: no limit."""
+        if plan.consume_timeout is not None:
+            return plan.consume_timeout
+        return 0.0 if plan.long_running else self.settings.supervision.consume_timeout
+
+    def count_messages(self, count: int) -> None:
+        """Messages handled or set aside."""
+        self.board.add(MESSAGES, count)
+
+    def group_joined(self) -> None:
+        """A group was joined; when all are, the worker is running."""
+        if all(group.joined for group in self.groups):
+            self._joined.set()
+            self.wake()
+
+    @property
+    def all_joined(self) -> bool:
+        """Whether every group was joined at least once."""
+        return self._joined.is_set()
+
+    def client_fenced(self, fenced: bool) -> None:
+        """A client was fenced and is being rebuilt."""
+        self.board.ints[FENCED] = int(fenced)
+
+    def publish_assignment(self) -> None:
+        """Write the table of partitions and the process title. Poller threads."""
+        entries = []
+        for group in self.groups:
+            with self.dispatcher.lock:
+                lanes = list(group.lanes.values())
+            for lane in lanes:
+                entries.append(
+                    (
+                        *lane.string_ids,
+                        lane.partition,
+                        lane.taken_end,
+                        lane.committed if lane.committed >= 0 else -1001,
+                        lane.high,
+                        lane.high_at,
+                    )
+                )
+        self.board.set_assigned(entries)
+
+    def assignment_title(self) -> str:
+        """`orders/3,5 clicks/0`, at most some 100 characters."""
+        by_topic: dict[str, list[int]] = {}
+        for group in self.groups:
+            for topic, partition in list(group.lanes):
+                by_topic.setdefault(topic, []).append(partition)
+        text = " ".join(f"{topic}/{','.join(str(p) for p in sorted(ps))}" for topic, ps in sorted(by_topic.items()))
+        return text if len(text) <= 100 else text[:99] + "…"
+
+    def quiet(self, on: bool) -> None:
+        """Take no new jobs, or take them again."""
+        with self.dispatcher.lock:
+            self.dispatcher.quiet = on
+            lanes = [lane for group in self.groups for lane in group.lanes.values()]
+            for lane in lanes:
+                lane.halt = on or bool(lane.closing)
+                if not on:
+                    self.dispatcher.offer(lane, self.clock())
+            self.dispatcher.wake()
+
+    def stop(self, *, leave: bool) -> None:
+        """Let every group drain and close."""
+        with self.dispatcher.lock:
+            self.dispatcher.stopping = True
+            self.dispatcher.wake()
+            self.dispatcher.rested.notify_all()
+        for group in self.groups:
+            group.leave = leave
+            group.stop_requested = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all pollers have ended."""
+        return not any(thread.is_alive() for thread in self._threads if thread.name.startswith("poller"))
+
+
+def _said(log: Log) -> list[tuple[type[events.Event], Callable[[events.Event], None]]]:
+    """Above debug level nobody pays for events that would not be written."""
+    levels = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+    return [(cls, log.event) for cls in events.CATALOGUE.values() if levels[cls.LEVEL] >= log.threshold]
+
+
+def run(birth: Birth) -> int:
+    """Be a worker until the stop; returns the exit code. Called once, in the child, right after the fork."""
+    board = birth.board
+    board.ints[PID] = os.getpid()
+    board.floats[STARTED_AT] = time.monotonic()
+    board.set_state("starting")
+    board.add_thread("main")
+    try:
+        app = _boot(birth)
+        runtime = Runtime(birth, app)
+        runtime.start()
+    except BaseException as error:
+        text = str(error) if isinstance(error, SwarmError) else "".join(traceback.format_exception(error))[-3500:]
+        frames = getattr(error, "frames", "")
+        board.set_error(f"{text}\n{frames}".strip())
+        birth.log.line(
+            "error", "boot_failed", {"error": str(error) or type(error).__name__, "traceback": frames or text}
+        )
+        return exits.BOOT_ERROR
+    return _Main(birth, runtime).run()
+
+
+def _boot(birth: Birth) -> App:
+    settings = birth.loaded.settings
+    app = birth.app
+    if app is None:
+        assert settings.swarm.app is not None
+        app = load_app(settings.swarm.app, birth.loaded.base_dir)
+        problems = app_problems(app, settings.swarm.group_id)
+        if problems:
+            raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
+    gc.enable()
+    for hook in app.after_fork_hooks:
+        hook(birth.index)
+    return app
+
+
+class _Main:
+    """The main thread's loop: it reports, hears commands and signals, and decides nothing."""
+
+    def __init__(self, birth: Birth, runtime: Runtime) -> None:
+        self._birth = birth
+        self._runtime = runtime
+        self._board = birth.board
+        self._name = birth.loaded.settings.swarm.name
+        self._title = ""
+        self._stopping = False
+        self._orphaned = False
+        self._leave = False
+        self._deadline = float("inf")
+        self._state = ""
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        runtime.wake = self._wake
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_w, b"x")
+
+    def run(self) -> int:
+        runtime = self._runtime
+        signal.signal(signal.SIGTERM, lambda *_: None)  # the wakeup descriptor tells the loop
+        parent = _open_parent(self._birth.parent)
+        poll = select.poll()
+        for fd in (
+            self._birth.channel.fileno(),
+            self._birth.signal_fd,
+            self._wake_r,
+            *([parent] if parent is not None else []),
+        ):
+            poll.register(fd, select.POLLIN)
+        if parent is None:
+            self._orphan()
+        next_check = 0.0
+        self._board.floats[PREPARED_AT] = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self._board.floats[LOOP_AT] = now
+            self._show_state(now)
+            for fd, _ in poll.poll(50 if self._stopping else LOOP * 1000):
+                if fd == self._birth.signal_fd:
+                    for number in os.read(fd, 512):
+                        if number == signal.SIGTERM:
+                            self._stop(leave=self._leave)
+                elif fd == self._wake_r:
+                    os.read(fd, 512)
+                elif fd == parent:
+                    poll.unregister(fd)
+                    self._orphan()
+                elif not self._hear():
+                    poll.unregister(fd)
+            if runtime.dead:
+                return self._give_up(f"thread {runtime.dead[0]!r} died")
+            now = time.monotonic()
+            if now >= next_check:
+                next_check = now + 1.0
+                missing = [] if self._stopping else runtime.missing_threads()
+                if missing:
+                    self._board.set_error(f"thread {missing[0]!r} is gone without a trace")
+                    runtime.bus.publish(events.ThreadDied(missing[0], "it ended without an exception"))
+                    return self._give_up(f"thread {missing[0]!r} is gone")
+            if self._stopping and runtime.stopped:
+                return self._finish()
+            if self._orphaned and now >= self._deadline:
+                self._birth.log.line(
+                    "warning",
+                    "orphan_gave_up",
+                    {"what": "the job in hand did not end in time; it is not committed"},
+                )
+                return exits.ORPHANED
+
+    def _hear(self) -> bool:
+        """Commands of the supervisor; False when it has closed the channel."""
+        while True:
+            try:
+                data = self._birth.channel.recv(65536)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            command = json.loads(data)
+            match command["command"]:
+                case "seat":
+                    self._leave = bool(command["leave"])
+                    for group in self._runtime.groups:
+                        group.leave = self._leave
+                case "quiet":
+                    self._runtime.quiet(True)
+                case "resume":
+                    self._runtime.quiet(False)
+                case other:
+                    self._birth.log.line("error", "unknown_command", {"command": other})
+
+    def _orphan(self) -> None:
+        self._orphaned = True
+        self._deadline = time.monotonic() + self._birth.loaded.settings.swarm.shutdown_timeout
+        self._birth.log.line(
+            "warning", "orphaned", {"what": "the supervisor is gone: ending the job in hand, then leaving"}
+        )
+        self._stop(leave=False)
+
+    def _stop(self, *, leave: bool) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._runtime.stop(leave=leave)
+
+    def _show_state(self, now: float) -> None:
+        runtime = self._runtime
+        if self._stopping:
+            state = "stopping"
+        elif not runtime.all_joined:
+            state = "starting"
+        elif runtime.dispatcher.quiet:
+            state = "quiet" if runtime.dispatcher.running == 0 else "running"
+        else:
+            state = "running"
+        if state != self._state:
+            self._state = state
+            self._board.set_state(state)
+            if state == "running" and not self._board.floats[READY_AT]:
+                self._board.floats[READY_AT] = now
+            with contextlib.suppress(OSError):
+                self._birth.channel.send(json.dumps({"state": state}).encode())
+        title = f"swarm: {self._name} [worker {runtime.index}] {state} {runtime.assignment_title()}".rstrip()
+        if title != self._title:
+            self._title = title
+            import setproctitle
+
+            setproctitle.setproctitle(title)
+
+    def _give_up(self, why: str) -> int:
+        """A part of the runtime is broken: whatever it held is not committed, and somebody else does it again."""
+        self._birth.log.line("error", "worker_gives_up", {"reason": why})
+        return exits.THREAD_DIED
+
+    def _finish(self) -> int:
+        runtime = self._runtime
+        runtime.dispatcher.end()
+        if runtime.app._producer is not None:
+            runtime.app._producer.close()
+        if runtime.listeners is not None:
+            runtime.listeners.stop(within=2.0)
+        self._board.set_state("stopped")
+        return exits.ORPHANED if self._orphaned else exits.SMOOTH
+
+
+def _open_parent(parent: int) -> int | None:
+    """A descriptor that becomes readable when the supervisor ends; None if it has ended already."""
+    try:
+        fd = os.pidfd_open(parent)
+    except ProcessLookupError:
+        return None
+    if os.getppid() != parent:  # it died, and its pid may be somebody else's by now
+        os.close(fd)
+        return None
+    return fd
+
+
+def flush_and_exit(code: int) -> None:
+    """End the process without running what the supervisor registered with atexit."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
