@@ -1,0 +1,90 @@
+"""Taking a process's backtrace: SIGTTIN, then read what faulthandler wrote into its memfd until it has not grown for a while."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+QUIET_FOR: Final = 0.2
+"""Seconds without growth after which a dump is whole (a hundred threads of a hundred frames take some 50 ms)."""
+PATIENCE: Final = 2.0
+"""Seconds to wait for the first byte."""
+KEEP: Final = 4 << 20
+"""Bytes after which a dump file is emptied."""
+
+_THREAD_LINE: Final = re.compile(r"^((?:Current t|T)hread 0x)([0-9a-f]+)", re.MULTILINE)
+
+
+def make_dump_file(name: str) -> int:
+    """A memfd that faulthandler appends to. Before the fork, in the supervisor."""
+    import fcntl
+
+    fd = os.memfd_create(f"swarm-dump-{name}", os.MFD_CLOEXEC)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    return fd
+
+
+@dataclass(slots=True)
+class Backtrace:
+    """One dump under way. `poll` it until it is done."""
+
+    pid: int
+    fd: int
+    asked_at: float
+    then: Callable[[str], None]
+    names: Callable[[], Mapping[int, str]]
+    start: int = 0
+    size: int = 0
+    grown_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.start = self.size = os.fstat(self.fd).st_size
+        self.grown_at = self.asked_at
+
+    def done(self, now: float) -> bool:
+        """Whether it is whole, or hopeless."""
+        size = os.fstat(self.fd).st_size
+        if size != self.size:
+            self.size, self.grown_at = size, now
+        patience = PATIENCE if self.size == self.start else QUIET_FOR
+        return now - self.grown_at >= patience
+
+    def whole(self) -> str:
+        """All that is in the file: what faulthandler wrote when the process died of its own fault."""
+        data = os.pread(self.fd, min(self.size, KEEP), 0).decode("utf-8", "replace")
+        return name_threads(data, self.names())
+
+    def text(self) -> str:
+        """What was dumped, with the threads' names; or why nothing was."""
+        data = os.pread(self.fd, self.size - self.start, self.start).decode("utf-8", "replace")
+        if self.size > KEEP:
+            os.ftruncate(self.fd, 0)
+        if not data:
+            state = process_state(self.pid)
+            if state in ("T", "t"):
+                return f"(no backtrace: process {self.pid} is stopped (SIGSTOP or a debugger) and cannot answer)"
+            return f"(no backtrace: process {self.pid} did not answer within {PATIENCE:g} s; its state is {state or 'gone'})"
+        return name_threads(data, self.names())
+
+
+def process_state(pid: int) -> str:
+    """The kernel's letter for a process (proc(5)); empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def name_threads(text: str, names: Mapping[int, str]) -> str:
+    """Python 3.11 prints idents only: put the names beside them."""
+
+    def named(match: re.Match[str]) -> str:
+        name = names.get(int(match[2], 16))
+        return f'{match[1]}{match[2]} "{name}"' if name else match[0]
+
+    return _THREAD_LINE.sub(named, text)

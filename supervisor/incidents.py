@@ -1,0 +1,34 @@
+"""What is kept of every worker that was stopped for a fault: one JSON file each in STATE_DIR/incidents, bounded in number."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+KEPT: Final = 100
+"""Files kept; the oldest go first. An incident of 64 threads takes some 100 KiB."""
+
+
+def write(state_dir: Path, facts: dict[str, Any]) -> str:
+    """Write one incident; returns its path, or an empty text where it cannot be written (a full disk never stops the supervisor)."""
+    directory = state_dir / "incidents"
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
+    path = directory / f"{stamp}-worker-{facts['worker']}-{facts['reason']}.json"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump({"at": stamp, **facts}, file, indent=1, default=str)
+        temporary.rename(path)
+        for old in sorted(directory.glob("*.json"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.with_suffix(".tmp").unlink(missing_ok=True)
+        return ""
+    return str(path)

@@ -1,0 +1,800 @@
+"""The supervisor's only loop: wait, fold what happened into facts, `decide`, carry out. One thread, and nothing in it can hang.
+
+It owns no Kafka client and runs no code of the application after the first fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import random
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from swarm.supervisor import incidents, memory
+from swarm.supervisor.backtraces import Backtrace, make_dump_file
+from swarm.supervisor.control import Connection, ControlServer
+from swarm.supervisor.notify import Notifier
+from swarm.supervisor.pidfile import PidFile
+from swarm.supervisor.policy import (
+    PLANNED,
+    WAKE_GAP,
+    Action,
+    Dump,
+    Finish,
+    Fork,
+    Kill,
+    Limits,
+    Reason,
+    RestartPolicy,
+    SwarmView,
+    Terminate,
+    WorkerView,
+    decide,
+)
+from swarm.supervisor.processes import (
+    Exit,
+    Process,
+    become_subreaper,
+    fork_observer,
+    fork_worker,
+    own_threads,
+    reap,
+    reap_strangers,
+    send,
+)
+from swarm.supervisor.signals import Signals
+from swarm.supervisor.status import snapshot
+
+from swarm import __version__, events, exits
+from swarm.bus import Bus
+from swarm.logs import Log
+from swarm.scoreboard import PREPARED_AT, Bulletin, Scoreboard
+
+if TYPE_CHECKING:
+    from swarm.config import Loaded
+
+    from swarm.app import App
+
+BACKTRACE_POLL = 0.05
+"""Seconds between two looks at dumps under way."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """What the supervisor knows of one index. Fields down to `dump` belong to the process that holds it now."""
+
+    index: int
+    board: Scoreboard
+    dump_fd: int
+    process: Process | None = None
+    started_at: float = 0.0
+    lifetime: float = 0.0
+    terminated_at: float = 0.0
+    stop_deadline: float = 0.0
+    reason: Reason | None = None
+    dump: Literal["none", "pending", "done"] = "none"
+    backtrace: str = ""
+    ready_said: bool = False
+    memory: int = 0
+    memory_over: int = 0
+    cpu_at: tuple[float, float] = (0.0, 0.0)
+    cpu_percent: float = 0.0
+
+    restarts: int = -1
+    restarts_by_reason: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    boot_failures: int = 0
+    restart_at: float = 0.0
+    exited_once: bool = False
+    last_exit: dict[str, Any] | None = None
+    full_memory: tuple[float, memory.Memory] | None = None
+
+    @property
+    def came_up(self) -> bool:
+        """Whether the process that holds (or last held) the index was set up."""
+        return self.board.floats[PREPARED_AT] > 0.0
+
+
+class Supervisor:
+    """One swarm."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        app: App | None,
+        groups: list[str],
+        run_dir: Path,
+        state_dir: Path,
+        pid_file: PidFile,
+        log: Log,
+        make_worker_log: Callable[[int], Log],
+        ready: Callable[[], None] | None,
+    ) -> None:
+        from swarm.config import memory_budget
+
+        settings = loaded.settings
+        self.loaded = loaded
+        self.app = app
+        self.groups = groups
+        self.run_dir = run_dir
+        self.state_dir = state_dir
+        self.name = settings.swarm.name
+        self.bus = Bus([(events.Event, log.event)])
+        self._make_worker_log = make_worker_log
+        self._ready = ready
+        self._pid_file = pid_file
+        limit, kill = memory_budget(settings)
+        supervision = settings.supervision
+        self.limits = Limits(
+            supervision.report_timeout,
+            supervision.poll_timeout,
+            settings.swarm.shutdown_timeout,
+            limit,
+            kill,
+            supervision.max_lifetime,
+        )
+        backoff = supervision.restart_backoff
+        self.restart_policy = RestartPolicy(backoff.initial, backoff.factor, backoff.maximum, backoff.reset_after)
+        self.check_interval = supervision.check_interval
+        self.started_at = time.time()
+        self.workers = [
+            Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}"))
+            for index in range(settings.swarm.workers)
+        ]
+        self.bulletin = Bulletin.create()
+        self._own_dump = make_dump_file("supervisor")
+        self._observer_dump = make_dump_file("observer")
+        self._observer: Process | None = None
+        self._observer_at = 0.0
+        self._observer_delay = 1.0
+        self._observer_error = ""
+        self._selector = selectors.DefaultSelector()
+        self._signals = Signals(self._own_dump)
+        self._notifier = Notifier()
+        self._watchdog_at = 0.0
+        self._control = ControlServer(run_dir / "control.sock", self._selector, self._request)
+        self._selector.register(self._signals.fd, selectors.EVENT_READ, lambda _: self._hear_signals())
+        self._backtraces: list[Backtrace] = []
+        self._stop_waiters: list[Connection] = []
+        self.stopping = False
+        self.at_once = False
+        self.quiet = False
+        self._quiet_said = False
+        self._stopping_since = 0.0
+        self._shutdown_timeout = settings.swarm.shutdown_timeout
+        self._had_to_kill = False
+        self._ever_came_up = False
+        self._ready_said = False
+        self._forgiven_at = 0.0
+        self._last_pass = 0.0
+        self._posted = ""
+        self._title = ""
+        self._finish: Finish | None = None
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Supervise until the end; returns the exit code."""
+        become_subreaper()
+        gc.collect()
+        gc.freeze()  # what was loaded before the forks is never collected: no page is copied for it
+        self.bus.publish(events.SwarmStarted(self.name, __version__, len(self.workers), str(self.run_dir)))
+        self._last_pass = time.monotonic()
+        while self._finish is None:
+            for key, mask in self._selector.select(self._timeout()):
+                key.data(mask)
+            self._pass()
+        return self._end(self._finish)
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        due = [now + self.check_interval]
+        if self._backtraces:
+            due.append(now + BACKTRACE_POLL)
+        for worker in self.workers:
+            if worker.process is None and not self.stopping:
+                due.append(worker.restart_at)
+            elif worker.terminated_at and worker.stop_deadline > now:
+                due.append(worker.stop_deadline)
+        if self._watchdog_at:
+            due.append(self._watchdog_at)
+        return max(0.0, min(due) - now)
+
+    def _pass(self) -> None:
+        now = time.monotonic()
+        if now - self._last_pass > self.check_interval + WAKE_GAP:
+            self._forgiven_at = now
+            self._warn(
+                f"the supervisor stood still for {now - self._last_pass:.1f} s, and so did the machine: timeouts begin anew"
+            )
+        self._last_pass = now
+        self.bulletin.came_round(now)
+        self._collect_backtraces(now)
+        self._sample(now)
+        for action in decide(self._view(now), self.limits, now):
+            self._carry_out(action, now)
+        self._keep_observer(now)
+        self._announce(now)
+
+    def _view(self, now: float) -> SwarmView:
+        return SwarmView(
+            tuple(self._worker_view(worker, now) for worker in self.workers),
+            self.stopping,
+            self.at_once,
+            self._ever_came_up,
+            self._had_to_kill,
+            self._forgiven_at,
+        )
+
+    def _worker_view(self, worker: Worker, now: float) -> WorkerView:
+        if worker.process is None:
+            return WorkerView(worker.index, restart_at=worker.restart_at, boot_failures=worker.boot_failures)
+        board = worker.board
+        polls = [group.poll_at for group in board.groups() if group.poll_at]
+        overdue = [now - job.started_at - job.limit for job in board.jobs() if job.limit]
+        return WorkerView(
+            worker.index,
+            worker.process.pid,
+            worker.started_at,
+            board.report_at,
+            min(polls, default=0.0),
+            max(overdue, default=-1.0),
+            worker.memory,
+            worker.memory_over,
+            worker.lifetime,
+            worker.came_up,
+            worker.terminated_at,
+            worker.stop_deadline,
+            worker.reason,
+            worker.dump,
+        )
+
+    def _sample(self, now: float) -> None:
+        limit, metric = self.limits.memory_limit, self.loaded.settings.supervision.memory_metric
+        for worker in self.workers:
+            if worker.process is None:
+                continue
+            pid = worker.process.pid
+            if now - worker.cpu_at[0] < self.check_interval * 0.9:
+                continue
+            seconds = memory.cpu_seconds(pid)
+            if seconds is not None:
+                at, before = worker.cpu_at
+                if at:
+                    worker.cpu_percent = max(0.0, 100.0 * (seconds - before) / (now - at))
+                worker.cpu_at = (now, seconds)
+            rss = memory.resident(pid) or 0
+            used = rss
+            if limit and rss > limit and metric != "rss":
+                # RSS is an upper bound: only who is over by it is worth the expensive look.
+                found = memory.full(pid)
+                used = (found.uss if metric == "uss" else found.pss) or rss if found else rss
+            worker.memory = used
+            worker.memory_over = worker.memory_over + 1 if limit and used > limit else 0
+
+    # -- actions -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, action: Action, now: float) -> None:
+        match action:
+            case Fork(index):
+                self._fork(self.workers[index], now)
+            case Dump(index, _, reason):
+                worker = self.workers[index]
+                worker.reason = worker.reason or reason
+                if reason == "memory_kill":
+                    worker.reason = reason
+                worker.dump = "pending"
+                self._dump_for_fault(worker, now)
+            case Terminate(index, _, reason):
+                worker = self.workers[index]
+                self._terminate(worker, reason, leave=self.stopping and self._leaves, now=now)
+            case Kill(index, pid, reason):
+                worker = self.workers[index]
+                worker.reason = reason
+                self._kill(worker, pid, reason)
+            case Finish():
+                self._finish = action
+
+    @property
+    def _leaves(self) -> bool:
+        return self.loaded.settings.supervision.on_stop == "leave"
+
+    def _close_in_child(self) -> list[int]:
+        fds = [self._selector.fileno(), *self._signals.fds, *self._control.fds, self._pid_file.fd, *self._notifier.fds]
+        processes = [worker.process for worker in self.workers]
+        for process in [*processes, self._observer]:
+            if process is not None:
+                fds.append(process.pidfd)
+                if process.channel is not None:
+                    fds.append(process.channel.fileno())
+        return fds
+
+    def _fork(self, worker: Worker, now: float) -> None:
+        if own_threads() != 1:
+            # Cannot happen by our own code; a hook of the app's could have done it. A fork would copy a held lock.
+            self._finish = Finish(exits.NOT_BOOTED, "the supervisor has more than one thread: it cannot fork safely")
+            return
+        worker.board.clear()
+        try:
+            process = fork_worker(
+                worker.index,
+                self.loaded,
+                self.app,
+                worker.board,
+                lambda: self._make_worker_log(worker.index),
+                worker.dump_fd,
+                self._close_in_child(),
+            )
+        except OSError as error:
+            worker.failures += 1
+            worker.restart_at = now + max(1.0, self.restart_policy.delay(worker.failures))
+            self._warn(f"worker {worker.index} could not be forked: {error.strerror}; trying again")
+            return
+        worker.process = process
+        worker.started_at = now
+        worker.restarts += 1
+        worker.terminated_at = worker.stop_deadline = 0.0
+        worker.reason = None
+        worker.dump = "none"
+        worker.backtrace = ""
+        worker.ready_said = False
+        worker.memory = worker.memory_over = 0
+        worker.cpu_at = (0.0, 0.0)
+        worker.full_memory = None
+        lifetime = self.limits.max_lifetime
+        worker.lifetime = lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap(worker))
+        assert process.channel is not None
+        self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_worker(worker))
+        if self.quiet:
+            self._tell(worker, {"command": "quiet"})
+        self.bus.publish(events.WorkerStarted(worker.index, process.pid, worker.restarts))
+
+    def _tell(self, worker: Worker, command: dict[str, Any]) -> None:
+        if worker.process is not None and worker.process.channel is not None:
+            with contextlib.suppress(OSError):
+                worker.process.channel.send(json.dumps(command).encode())
+
+    def _terminate(self, worker: Worker, reason: Reason, *, leave: bool, now: float) -> None:
+        assert worker.process is not None
+        worker.reason = reason
+        worker.terminated_at = now
+        worker.stop_deadline = now + self._shutdown_timeout
+        self._tell(worker, {"command": "seat", "leave": leave})  # first: it is heard before the signal
+        self.bus.publish(events.WorkerStopping(worker.index, worker.process.pid, reason))
+        send(worker.process, signal.SIGTERM)
+
+    def _kill(self, worker: Worker, pid: int, reason: Reason) -> None:
+        assert worker.process is not None
+        if not send(worker.process, signal.SIGKILL):
+            return
+        if self.stopping:
+            self._had_to_kill = True
+        worker.stop_deadline = float("inf")
+        path = self._write_incident(worker, pid, reason, "killed")
+        self.bus.publish(events.WorkerKilled(worker.index, pid, reason, path))
+
+    def _write_incident(self, worker: Worker, pid: int, reason: str, action: str) -> str:
+        now = time.monotonic()
+        path = incidents.write(
+            self.state_dir,
+            {
+                "worker": worker.index,
+                "pid": pid,
+                "reason": reason,
+                "action": action,
+                "uptime": now - worker.started_at,
+                "jobs": [
+                    {
+                        "group": job.group,
+                        "topic": job.topic,
+                        "partition": job.partition,
+                        "first_offset": job.first_offset,
+                        "last_offset": job.last_offset,
+                        "attempt": job.attempt,
+                        "age": now - job.started_at,
+                        "limit": job.limit or None,
+                    }
+                    for job in worker.board.jobs()
+                ],
+                "memory": worker.memory,
+                "error": worker.board.error,
+                "backtrace": worker.backtrace,
+            },
+        )
+        if not path:
+            self._warn(f"the incident of worker {worker.index} could not be written to {self.state_dir}")
+        return path
+
+    # -- exits -------------------------------------------------------------------------------------------------------
+
+    def _reap(self, worker: Worker) -> None:
+        process = worker.process
+        if process is None:
+            return
+        exit_ = reap(process)
+        if exit_ is None:
+            return
+        now = time.monotonic()
+        self._selector.unregister(process.pidfd)
+        if process.channel is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(process.channel)
+        worker.process = None
+        process.close()
+        worker.exited_once = True
+        if worker.dump == "pending":
+            self._backtraces = [dump for dump in self._backtraces if dump.pid != process.pid]
+        reason, detail = self._explain(worker, exit_)
+        if exit_.signal in exits.OWN_FAULTS:
+            worker.backtrace = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads).whole()
+            self._write_incident(worker, process.pid, reason, f"died of {exit_.signal}")
+        if worker.came_up:
+            self._ever_came_up = True
+            worker.boot_failures = 0
+        elif reason not in PLANNED:
+            worker.boot_failures += 1
+        if now - worker.started_at >= self.restart_policy.reset_after:
+            worker.failures = 0
+        delay = 0.0
+        if reason not in PLANNED:
+            worker.failures += 1
+            delay = self.restart_policy.delay(worker.failures)
+        worker.restart_at = now + delay
+        worker.restarts_by_reason[reason] = worker.restarts_by_reason.get(reason, 0) + 1
+        worker.last_exit = {
+            "code": exit_.code,
+            "signal": exit_.signal,
+            "reason": reason,
+            "detail": detail,
+            "at": time.time(),
+        }
+        self.bus.publish(events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail))
+        if delay and not self.stopping:
+            self.bus.publish(events.WorkerBackoff(worker.index, delay, worker.failures))
+
+    def _explain(self, worker: Worker, exit_: Exit) -> tuple[Reason, str]:
+        words = exits.in_words(exit_.code, exit_.signal)
+        error = worker.board.error
+        if worker.reason is not None:
+            return (
+                worker.reason,
+                f"stopped by the supervisor; {words}" if exit_.code != 0 else "stopped by the supervisor",
+            )
+        if exit_.signal is not None:
+            return "killed", words
+        match exit_.code:
+            case exits.SMOOTH:
+                return "finished", words
+            case exits.ORPHANED:
+                return "orphaned", words
+            case exits.BOOT_ERROR if error:
+                return "boot_error", error.splitlines()[0]
+            case exits.THREAD_DIED if error:
+                return "crashed", error.splitlines()[0]
+            case _:
+                return "crashed", words
+
+    # -- backtraces --------------------------------------------------------------------------------------------------
+
+    def _ask_backtrace(self, process: Process, fd: int, names: Callable[[], Any], then: Callable[[str], None]) -> None:
+        self._backtraces.append(Backtrace(process.pid, fd, time.monotonic(), then, names))
+        send(process, signal.SIGTTIN)
+
+    def _dump_for_fault(self, worker: Worker, now: float) -> None:
+        assert worker.process is not None
+        pid = worker.process.pid
+
+        def done(text: str) -> None:
+            worker.backtrace = text
+            worker.dump = "done"
+            self.bus.publish(events.BacktraceDumped(worker.index, pid, text))
+            if not self.stopping and worker.reason is not None:
+                self._write_incident(worker, pid, worker.reason, "being replaced")
+
+        self._ask_backtrace(worker.process, worker.dump_fd, worker.board.threads, done)
+
+    def _collect_backtraces(self, now: float) -> None:
+        for dump in [dump for dump in self._backtraces if dump.done(now)]:
+            self._backtraces.remove(dump)
+            dump.then(dump.text())
+
+    def _dump_all(self, only: int | None, then: Callable[[list[dict[str, Any]]], None], *, own: str | None) -> None:
+        """Backtraces of every process (or one worker); `own` is this process's, taken already."""
+        found: list[dict[str, Any]] = []
+        wanted = [worker for worker in self.workers if worker.process is not None and only in (None, worker.index)]
+        pending = len(wanted) + (1 if self._observer is not None and only is None else 0)
+        if own is not None:
+            found.append({"process": "supervisor", "worker": None, "pid": os.getpid(), "text": own})
+
+        def collect(process: str, index: int | None, pid: int) -> Callable[[str], None]:
+            def done(text: str) -> None:
+                nonlocal pending
+                found.append({"process": process, "worker": index, "pid": pid, "text": text})
+                pending -= 1
+                if not pending:
+                    then(sorted(found, key=lambda item: (item["process"], item["worker"] or 0)))
+
+            return done
+
+        for worker in wanted:
+            assert worker.process is not None
+            done = collect("worker", worker.index, worker.process.pid)
+            self._ask_backtrace(worker.process, worker.dump_fd, worker.board.threads, done)
+        if self._observer is not None and only is None:
+            done = collect("observer", None, self._observer.pid)
+            self._ask_backtrace(self._observer, self._observer_dump, dict, done)
+        if not pending:
+            then(found)
+
+    def _own_backtrace(self) -> str:
+        import faulthandler
+
+        start = os.fstat(self._own_dump).st_size
+        faulthandler.dump_traceback(self._own_dump, all_threads=True)
+        return os.pread(self._own_dump, 1 << 20, start).decode("utf-8", "replace")
+
+    def _publish_backtraces(self, found: list[dict[str, Any]]) -> None:
+        for item in found:
+            if item["process"] == "worker":
+                self.bus.publish(events.BacktraceDumped(item["worker"], item["pid"], item["text"]))
+            else:
+                self.bus.publish(events.ProcessBacktraceDumped(item["process"], item["pid"], item["text"]))
+
+    # -- signals, workers' messages, requests ------------------------------------------------------------------------
+
+    def _hear_signals(self) -> None:
+        for meaning in self._signals.read():
+            match meaning:
+                case "stop":
+                    if self.stopping:
+                        self.at_once = True
+                    self.stop("signal")
+                case "stop_at_once":
+                    self.at_once = True
+                    self.stop("SIGQUIT")
+                case "reload":
+                    self._warn("reload (SIGHUP) is not there yet: restart the daemon to load new code and settings")
+                case "quiet":
+                    self.set_quiet(True)
+                case "resume":
+                    if self.quiet and not self.stopping:
+                        self.set_quiet(False)
+                case "backtrace":
+                    self._dump_all(None, self._publish_backtraces, own=self._own_backtrace())
+                case "child":
+                    ours = [worker.process.pid for worker in self.workers if worker.process is not None]
+                    if self._observer is not None:
+                        ours.append(self._observer.pid)
+                    reap_strangers(ours)
+
+    def stop(self, reason: str, timeout: float | None = None) -> None:
+        """Begin the stop of the whole swarm."""
+        if timeout is not None:
+            self._shutdown_timeout = timeout
+            for worker in self.workers:
+                if worker.terminated_at:
+                    worker.stop_deadline = min(worker.stop_deadline, time.monotonic() + timeout)
+        if self.stopping:
+            return
+        self.stopping = True
+        self._stopping_since = time.monotonic()
+        self._notifier.send("STOPPING=1", "STATUS=stopping")
+        self.bus.publish(events.SwarmStopping(reason))
+
+    def set_quiet(self, on: bool) -> None:
+        """Let all workers take no new jobs, or take them again."""
+        if self.quiet == on or self.stopping:
+            return
+        self.quiet = on
+        for worker in self.workers:
+            self._tell(worker, {"command": "quiet" if on else "resume"})
+        if not on:
+            self._quiet_said = False
+            self.bus.publish(events.SwarmResumed())
+
+    def _hear_worker(self, worker: Worker) -> None:
+        process = worker.process
+        if process is None or process.channel is None:
+            return
+        try:
+            while data := process.channel.recv(65536):
+                json.loads(data)  # a state: it is in the scoreboard; that something changed is all that wakes us
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._selector.unregister(process.channel)
+
+    def _request(self, request: dict[str, Any], connection: Connection) -> None:
+        match request["command"]:
+            case "status":
+                connection.answer(self.status(full=True))
+            case "stop":
+                timeout = request.get("timeout")
+                if timeout is not None and (not isinstance(timeout, (int, float)) or timeout < 0):
+                    connection.refuse(f"stop: timeout: expected seconds of 0 or more, got {timeout!r}")
+                    return
+                self.stop("swarmctl stop", timeout)
+                if request.get("wait", True):
+                    self._stop_waiters.append(connection)
+                else:
+                    connection.answer({"state": "stopping"})
+            case "backtrace":
+                only = request.get("worker")
+                if only is not None and only not in range(len(self.workers)):
+                    connection.refuse(f"there is no worker {only!r}: they are numbered 0 to {len(self.workers) - 1}")
+                    return
+                if only is not None and self.workers[only].process is None:
+                    connection.refuse(f"worker {only} has no process at the moment")
+                    return
+                own = self._own_backtrace() if only is None else None
+                self._dump_all(only, lambda found: connection.answer({"processes": found}), own=own)
+            case "quiet" | "resume" as command:
+                self.set_quiet(command == "quiet")
+                connection.answer({"state": self.state})
+            case "restart" | "reload" | "scale" as command:
+                connection.refuse(f"{command} is not there yet in version {__version__}")
+            case other:
+                connection.refuse(f"unknown command {other!r}")
+
+    # -- the observer ------------------------------------------------------------------------------------------------
+
+    def _keep_observer(self, now: float) -> None:
+        if (
+            self.loaded.settings.observer.port == 0
+            or self._observer is not None
+            or self.stopping
+            or now < self._observer_at
+        ):
+            return
+        try:
+            process = fork_observer(
+                self.loaded,
+                [worker.board for worker in self.workers],
+                self.bulletin,
+                self._observer_dump,
+                self._close_in_child(),
+            )
+        except OSError as error:
+            self._observer_gone(f"could not be forked: {error.strerror}", now)
+            return
+        self._observer = process
+        assert process.channel is not None
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap_observer())
+        self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_observer())
+
+    def _hear_observer(self) -> None:
+        process = self._observer
+        if process is None or process.channel is None:
+            return
+        try:
+            data = process.channel.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(process.channel)
+            return
+        said = json.loads(data)
+        if said.get("event") == "listening":
+            self._observer_delay = 1.0
+            host = self.loaded.settings.observer.host
+            self.bus.publish(events.ObserverStarted(process.pid, host, int(said["port"])))
+        else:
+            self._observer_error = str(said.get("error", ""))
+
+    def _reap_observer(self) -> None:
+        process = self._observer
+        if process is None:
+            return
+        with contextlib.suppress(KeyError, ValueError):
+            self._hear_observer()  # its last words
+        exit_ = reap(process)
+        if exit_ is None:
+            return
+        self._selector.unregister(process.pidfd)
+        if process.channel is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(process.channel)
+        self._observer = None
+        process.close()
+        if not self.stopping:
+            why = self._observer_error or exits.in_words(exit_.code, exit_.signal)
+            self._observer_error = ""
+            self._observer_gone(why, time.monotonic())
+
+    def _observer_gone(self, why: str, now: float) -> None:
+        self.bus.publish(events.ObserverFailed(why, self._observer_delay))
+        self._observer_at = now + self._observer_delay
+        self._observer_delay = min(self._observer_delay * 2, 60.0)
+
+    # -- what is seen from outside -----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """starting, running, quiet or stopping."""
+        if self.stopping:
+            return "stopping"
+        states = [worker.board.state for worker in self.workers if worker.process is not None]
+        if self.quiet and states and all(state == "quiet" for state in states):
+            return "quiet"
+        if not self._ready_said or not any(state in ("running", "quiet") for state in states):
+            return "starting"
+        return "running"
+
+    def status(self, *, full: bool) -> dict[str, Any]:
+        """The contract's status; `full` adds assignments and exact memory."""
+        return snapshot(self, full=full)
+
+    def _announce(self, now: float) -> None:
+        for worker in self.workers:
+            if worker.process is None:
+                continue
+            if worker.came_up:
+                self._ever_came_up = True
+            if not worker.ready_said and worker.board.state == "running":
+                worker.ready_said = True
+                self.bus.publish(events.WorkerReady(worker.index, worker.process.pid, now - worker.started_at))
+        if not self._ready_said and all(worker.exited_once or worker.came_up for worker in self.workers):
+            self._ready_said = True
+            self._notifier.send("READY=1")
+            if self._ready is not None:
+                self._ready()
+        state = self.state
+        if state == "quiet" and not self._quiet_said:
+            self._quiet_said = True
+            self.bus.publish(events.SwarmQuiet())
+        title = f"swarm: {self.name} [supervisor] {state}"
+        if title != self._title:
+            self._title = title
+            import setproctitle
+
+            setproctitle.setproctitle(title)
+        running = sum(1 for worker in self.workers if worker.process is not None and worker.board.state == "running")
+        restarts = sum(max(0, worker.restarts) for worker in self.workers)
+        said = f"{state}: {running} of {len(self.workers)} workers running, {restarts} restarts"
+        if said != self._posted:
+            self._posted = said
+            self._notifier.send(f"STATUS={said}")
+        if self._notifier.watchdog is not None and now >= self._watchdog_at:
+            self._notifier.send("WATCHDOG=1")
+            self._watchdog_at = now + self._notifier.watchdog / 2
+        self.bulletin.post(self.status(full=False))
+
+    def _warn(self, what: str) -> None:
+        self.bus.publish(events.SupervisorWarning(what))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _end(self, finish: Finish) -> int:
+        if finish.code == exits.NOT_BOOTED:
+            errors = [str(worker.last_exit["detail"]) for worker in self.workers if worker.last_exit]
+            self.bus.publish(events.SwarmFailed(": ".join([finish.reason, *errors[:1]])))
+            if errors:
+                print(f"swarmctl: {finish.reason}. The last error: {errors[0]}", file=sys.stderr)
+        if self._observer is not None:
+            send(self._observer, signal.SIGTERM)
+            deadline = time.monotonic() + 2.0
+            while self._observer is not None and time.monotonic() < deadline:
+                for key, mask in self._selector.select(0.05):
+                    key.data(mask)
+                self._reap_observer()
+            if self._observer is not None:
+                send(self._observer, signal.SIGKILL)
+                os.waitpid(self._observer.pid, 0)
+        seconds = time.monotonic() - self._stopping_since if self._stopping_since else 0.0
+        self.bus.publish(events.SwarmStopped(finish.code, seconds))
+        for connection in self._stop_waiters:
+            connection.answer({"code": finish.code, "seconds": seconds})
+        self._control.close()
+        self._pid_file.remove()
+        return finish.code

@@ -1,0 +1,80 @@
+"""From loaded settings to a running supervisor: what must be right before the first fork, in the order in which it is cheap to refuse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from swarm.supervisor.loop import Supervisor
+from swarm.supervisor.pidfile import PidFile
+
+from swarm.app import App
+from swarm.errors import AppError, SwarmError
+from swarm.loading import app_problems, load_app, own_frames, refuse_threads
+from swarm.logs import Log, Output, install
+
+if TYPE_CHECKING:
+    from swarm.config import Loaded
+
+
+def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
+    """Supervise the swarm of these settings in this process; returns its exit code.
+
+    Raises SwarmError for everything that is wrong before the first fork. `ready` is called once, when every worker has
+    reported or failed. Must be called in the main thread of a process without other threads; blocks until the stop.
+    """
+    from swarm.config import choose_run_dir, choose_state_dir
+
+    from swarm.preflight import refused_properties
+
+    settings = loaded.settings
+    run_dir = choose_run_dir(settings)
+    state_dir = choose_state_dir(settings, run_dir)
+    pid_file = PidFile(run_dir / "swarm.pid")
+    pid_file.write()
+    output = Output()
+    log = Log(settings.log.level, settings.log.format, output)
+    install(log)
+    try:
+        for warning in loaded.warnings:
+            log.line("warning", "settings_warning", {"what": warning})
+        app, groups = _prepare(loaded)
+        refused = refused_properties(loaded, app)
+        if refused:
+            raise SwarmError("\n".join(str(problem) for problem in refused))
+
+        def worker_log(index: int) -> Log:
+            output.forked()
+            own = Log(settings.log.level, settings.log.format, output, index)
+            install(own)
+            return own
+
+        supervisor = Supervisor(loaded, app, groups, run_dir, state_dir, pid_file, log, worker_log, ready)
+    except BaseException:
+        pid_file.remove()
+        raise
+    logging.captureWarnings(True)
+    return supervisor.run()
+
+
+def _prepare(loaded: Loaded) -> tuple[App | None, list[str]]:
+    """The preloaded app, checked; None with `preload = false`, where each worker loads it."""
+    settings = loaded.settings
+    assert settings.swarm.app is not None
+    if not settings.swarm.preload:
+        return None, []
+    app = load_app(settings.swarm.app, loaded.base_dir)
+    problems = app_problems(app, settings.swarm.group_id)
+    if problems:
+        raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
+    for hook in app.before_fork_hooks:
+        try:
+            hook()
+        except BaseException as error:
+            name = getattr(hook, "__qualname__", repr(hook))
+            raise AppError(
+                f"before_fork hook {name} raised {type(error).__name__}: {error}", own_frames(error)
+            ) from error
+    refuse_threads()
+    return app, sorted(app.groups(settings.swarm.group_id))

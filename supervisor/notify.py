@@ -1,0 +1,38 @@
+"""systemd's readiness protocol (sd_notify(3)): datagrams to $NOTIFY_SOCKET. Silent where there is none; never blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Speaks to the service manager. Taking the variables out of the environment keeps children from speaking in our name."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        env = os.environ if environ is None else environ
+        address = env.get("NOTIFY_SOCKET", "")
+        self._socket: socket.socket | None = None
+        if address[:1] in ("/", "@"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.setblocking(False)
+            self._address = "\0" + address[1:] if address[0] == "@" else address
+        pid = env.get("WATCHDOG_PID", "")
+        micros = env.get("WATCHDOG_USEC", "")
+        self.watchdog: float | None = None
+        """Seconds between two signs of life that are enough: half of what the manager waits; None: it does not wait."""
+        if self._socket is not None and micros.isdigit() and int(micros) and pid in ("", str(os.getpid())):
+            self.watchdog = int(micros) / 2e6
+
+    @property
+    def fds(self) -> list[int]:
+        """For a child to close."""
+        return [] if self._socket is None else [self._socket.fileno()]
+
+    def send(self, *lines: str) -> None:
+        """Send assignments such as `READY=1`."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.sendto("\n".join(lines).encode(), self._address)

@@ -1,0 +1,117 @@
+"""The snapshot of a swarm that `swarmctl status --json` prints and the observer reads. Reads facts, changes nothing but caches."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm.supervisor import memory
+
+from swarm import __version__
+from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
+
+if TYPE_CHECKING:
+    from swarm.supervisor.loop import Supervisor, Worker
+
+FULL_MEMORY_AGE: Final = 5.0
+"""Seconds for which an exact measurement of memory serves again: it costs the kernel a walk over all pages."""
+SLOW_SHARE: Final = 0.5
+"""A job is called slow when it has used this share of its time limit."""
+
+
+def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
+    """The status of the contract; ages and times in seconds, memory in bytes, None for what is not known."""
+    now = time.monotonic()
+    groups = supervisor.groups or sorted({g.group for w in supervisor.workers for g in w.board.groups()})
+    return {
+        "name": supervisor.name,
+        "pid": os.getpid(),
+        "state": supervisor.state,
+        "version": __version__,
+        "started_at": datetime.datetime.fromtimestamp(supervisor.started_at, datetime.UTC).isoformat(
+            timespec="seconds"
+        ),
+        "uptime": time.time() - supervisor.started_at,
+        "run_dir": str(supervisor.run_dir),
+        "state_dir": str(supervisor.state_dir),
+        "groups": groups,
+        "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
+        "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
+    }
+
+
+def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -> dict[str, Any]:
+    board = worker.board
+    alive = worker.process is not None
+    jobs = board.jobs() if alive else []
+    polls = [group.poll_at for group in board.groups() if group.poll_at] if alive else []
+    result: dict[str, Any] = {
+        "index": worker.index,
+        "pid": worker.process.pid if worker.process is not None else None,
+        "state": _state(supervisor, worker),
+        "health": _health(worker, jobs, now),
+        "uptime": now - worker.started_at if alive else None,
+        "restarts": max(0, worker.restarts),
+        "restarts_by_reason": worker.restarts_by_reason,
+        "restart_in": max(0.0, worker.restart_at - now) if not alive and not supervisor.stopping else None,
+        "last_exit": worker.last_exit,
+        "report_age": now - board.report_at if alive and board.report_at else None,
+        "poll_age": now - min(polls) if polls else None,
+        "job_age": max((now - job.started_at for job in jobs), default=None),
+        "messages": int(board.ints[MESSAGES]),
+        "batches": int(board.ints[BATCHES]),
+        "errors": int(board.ints[ERRORS]),
+        "cpu_percent": round(worker.cpu_percent, 1) if alive else None,
+        "memory": _memory(worker, now, full=full),
+    }
+    if full:
+        result["assignment"] = [
+            {
+                "group": view.group,
+                "topic": view.topic,
+                "partition": view.partition,
+                "position": view.position,
+                "committed": view.committed if view.committed >= 0 else None,
+                "lag": view.lag,
+            }
+            for view in (sorted(board.assigned(), key=lambda v: (v.group, v.topic, v.partition)) if alive else [])
+        ]
+    return result
+
+
+def _state(supervisor: Supervisor, worker: Worker) -> str:
+    if worker.process is None:
+        return "stopped" if supervisor.stopping else "backoff"
+    if worker.terminated_at:
+        return "stopping"
+    state = worker.board.state
+    return "starting" if state == "none" else state
+
+
+def _health(worker: Worker, jobs: list[Any], now: float) -> str:
+    if worker.process is None:
+        return "ok"
+    if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout"):
+        return "stuck"
+    if worker.board.ints[FENCED]:
+        return "fenced"
+    if any(job.limit and now - job.started_at > SLOW_SHARE * job.limit for job in jobs):
+        return "slow"
+    groups = worker.board.groups()
+    if worker.board.state == "running" and groups and not any(group.partitions for group in groups):
+        return "standby"
+    return "ok"
+
+
+def _memory(worker: Worker, now: float, *, full: bool) -> dict[str, int | None]:
+    if worker.process is None:
+        return {"rss": None, "uss": None, "pss": None}
+    pid = worker.process.pid
+    if full and (worker.full_memory is None or now - worker.full_memory[0] > FULL_MEMORY_AGE):
+        found = memory.full(pid)
+        if found is not None:
+            worker.full_memory = (now, found)
+    exact = worker.full_memory[1] if worker.full_memory is not None else memory.Memory(0)
+    return {"rss": memory.resident(pid), "uss": exact.uss, "pss": exact.pss}
