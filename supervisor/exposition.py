@@ -29,7 +29,6 @@ from swarm.scoreboard import (
     BATCHES,
     DEAD_LETTERS,
     HISTOGRAMS,
-    LOOP_AT,
     MESSAGES,
     REBALANCES,
     RETRIES,
@@ -107,9 +106,9 @@ class Exposition:
             "swarm_worker_report_age_seconds", "Time since the worker's loop last came round.", labels=["worker"]
         )
         for board in self._view.boards:
-            loop_at = board.floats[LOOP_AT]
-            if loop_at > 0.0 and is_current(board, notice.workers.get(board.index)):
-                age.add_metric([str(board.index)], max(0.0, now - loop_at))
+            report_at = board.report_at
+            if report_at > 0.0 and is_current(board, notice.workers.get(board.index)):
+                age.add_metric([str(board.index)], max(0.0, now - report_at))
         yield from (up, restarts, memory, cpu, age)
 
     def _totals(self) -> Iterator[Metric]:

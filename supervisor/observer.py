@@ -248,7 +248,11 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 def _listen(host: str, port: int, view: View, metrics_dir: Path | None) -> _Server:
     """Bind the first of the host's addresses that this machine has. Raises OSError, gaierror included."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        name = host.encode("ascii")  # bytes: text would bring the tables of IDNA with it
+    except UnicodeError:
+        raise OSError(errno.EADDRNOTAVAIL, "a host's name is ASCII") from None
+    addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for number, (family, _, _, _, address) in enumerate(addresses, 1):
         try:
             return _Server(family, address, view, metrics_dir)
@@ -272,10 +276,10 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     else:
         why = "This machine has no such address."
         fix = (
-            "Set observer.host (environment: SWARM_OBSERVER__HOST) to one that it has, such as 127.0.0.1 or 0.0.0.0,\n"
+            "Set observer.host (environment: SWARM_OBSERVER__HOST) to one that it has, such as 127.0.0.1 or 0.0.0.0, "
             f"or {port_setting} to 0 to go without."
         )
-    return f"{what} {why}\nConsuming goes on without {', '.join(PATHS)}. {fix}"
+    return f"{what} {why} Consuming goes on without {', '.join(PATHS)}. {fix}"
 
 
 class Complaints:

@@ -63,6 +63,8 @@ class Lane:
 
         self.chunks: deque[list[RawMessage]] = deque()
         self.buffered = 0
+        self.message_bytes = 200
+        """About the size of this lane's messages, with what an object costs."""
         self.fetch_next = start
         """The next offset that the client may hand us; what is below it was seen already."""
         self.predecessor: Lane | None = None
@@ -125,6 +127,8 @@ class Lane:
         if chunk:
             self.chunks.append(chunk)
             self.buffered += len(chunk)
+            # A sample, because to ask every message costs more than it tells; it falls slowly and rises at once.
+            self.message_bytes = max(len(chunk[0]), len(chunk[-1]), self.message_bytes * 7 // 8) + 100
             self.fetch_next = chunk[-1].offset() + 1  # type: ignore[operator]
         return dropped
 
