@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from swarm.supervisor import incidents, memory
 from swarm.supervisor.backtraces import Backtrace, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
+from swarm.supervisor.memory import Memory
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.policy import (
@@ -44,6 +45,7 @@ from swarm.supervisor.processes import (
     Exit,
     Process,
     become_subreaper,
+    end,
     fork_observer,
     fork_worker,
     own_threads,
@@ -96,7 +98,7 @@ class Worker:
     restart_at: float = 0.0
     exited_once: bool = False
     last_exit: dict[str, Any] | None = None
-    full_memory: tuple[float, memory.Memory] | None = None
+    full_memory: tuple[float, Memory] | None = None
 
     @property
     def came_up(self) -> bool:
@@ -789,8 +791,7 @@ class Supervisor:
                     key.data(mask)
                 self._reap_observer()
             if self._observer is not None:
-                send(self._observer, signal.SIGKILL)
-                os.waitpid(self._observer.pid, 0)
+                end(self._observer)
         seconds = time.monotonic() - self._stopping_since if self._stopping_since else 0.0
         self.bus.publish(events.SwarmStopped(finish.code, seconds))
         for connection in self._stop_waiters:

@@ -109,6 +109,13 @@ def reap(process: Process) -> Exit | None:
     return Exit(None, signal_name(result.si_status))
 
 
+def end(process: Process) -> None:
+    """SIGKILL and reap, for a process of which nobody needs to know how it ended. Blocks until the kernel has ended it."""
+    if send(process, signal.SIGKILL):
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
+
+
 def reap_strangers(ours: Iterable[int]) -> int:
     """As PID 1 (a container): reap what we inherited; our own children are left to `reap`. Returns how many there were."""
     known = set(ours)

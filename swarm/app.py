@@ -56,10 +56,11 @@ class App:
     def _declare(
         self, topics: tuple[str, ...], pattern: str | None, *, each: bool, options: dict[str, Any]
     ) -> Callable[[H], H]:
-        if len(topics) == 1 and not isinstance(topics[0], str) and callable(topics[0]):
+        first: Any = topics[0] if topics else None
+        if callable(first):
             raise ConfigurationError('subscribe and each take the topics first: @app.subscribe("orders").')
-        if len(topics) == 1 and isinstance(topics[0], (list, tuple)):
-            topics = tuple(topics[0])
+        if isinstance(first, (list, tuple)):
+            topics = tuple(first)
         key = options.pop("concurrency_key", None)
         if key is not None:
             if options.get("virtual_partitions") is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -20,6 +20,8 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+
+from swarm.message import Record
 
 DEFAULTS: Final[Mapping[str, Any]] = {
     # Measured: the default of 1000 ms lets a fast consumer run dry each time its queue was full, and 100,000 messages of
@@ -47,10 +49,68 @@ OWNED: Final[Mapping[str, Any]] = {
 """What the runtime does itself."""
 
 _PRODUCER_ONLY: Final = frozenset(
-    ["acks", "request.required.acks", "linger.ms", "queue.buffering.max.ms", "queue.buffering.max.messages", "queue.buffering.max.kbytes", "enable.idempotence", "enable.gapless.guarantee", "transaction.timeout.ms", "compression.codec", "compression.type", "compression.level", "batch.size", "batch.num.messages", "delivery.timeout.ms", "message.timeout.ms", "request.timeout.ms", "retries", "message.send.max.retries", "partitioner", "sticky.partitioning.linger.ms", "delivery.report.only.error", "dr_cb", "dr_msg_cb", "queue.buffering.backpressure.threshold", "max.in.flight"]
+    [
+        "acks",
+        "request.required.acks",
+        "linger.ms",
+        "queue.buffering.max.ms",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.kbytes",
+        "enable.idempotence",
+        "enable.gapless.guarantee",
+        "transaction.timeout.ms",
+        "compression.codec",
+        "compression.type",
+        "compression.level",
+        "batch.size",
+        "batch.num.messages",
+        "delivery.timeout.ms",
+        "message.timeout.ms",
+        "request.timeout.ms",
+        "retries",
+        "message.send.max.retries",
+        "partitioner",
+        "sticky.partitioning.linger.ms",
+        "delivery.report.only.error",
+        "dr_cb",
+        "dr_msg_cb",
+        "queue.buffering.backpressure.threshold",
+        "max.in.flight",
+    ]
 )
 _CONSUMER_ONLY: Final = frozenset(
-    ["fetch.queue.backoff.ms", "queued.min.messages", "queued.max.messages.kbytes", "partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "fetch.wait.max.ms", "fetch.min.bytes", "fetch.max.bytes", "fetch.message.max.bytes", "max.partition.fetch.bytes", "fetch.error.backoff.ms", "isolation.level", "check.crcs", "group.protocol", "group.remote.assignor", "group.instance.id", "group.id", "group.protocol.type", "coordinator.query.interval.ms", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof", "auto.commit.interval.ms", "consume.callback.max.messages", "allow.auto.create.topics", "offset.store.method", "client.rack"]
+    [
+        "fetch.queue.backoff.ms",
+        "queued.min.messages",
+        "queued.max.messages.kbytes",
+        "partition.assignment.strategy",
+        "session.timeout.ms",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "fetch.wait.max.ms",
+        "fetch.min.bytes",
+        "fetch.max.bytes",
+        "fetch.message.max.bytes",
+        "max.partition.fetch.bytes",
+        "fetch.error.backoff.ms",
+        "isolation.level",
+        "check.crcs",
+        "group.protocol",
+        "group.remote.assignor",
+        "group.instance.id",
+        "group.id",
+        "group.protocol.type",
+        "coordinator.query.interval.ms",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.partition.eof",
+        "auto.commit.interval.ms",
+        "consume.callback.max.messages",
+        "allow.auto.create.topics",
+        "offset.store.method",
+        "client.rack",
+    ]
 )
 
 
@@ -123,7 +183,7 @@ class Client:
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
-    def fetch(self, most: int, timeout: float) -> list[Message]:
+    def fetch(self, most: int, timeout: float) -> list[Record]:
         """Messages in hand, up to `most`; waits up to `timeout` seconds for the first. Serves callbacks meanwhile.
 
         `poll` for the first and `consume` for what else is there: the latency of the one with the throughput of the other.
@@ -135,7 +195,7 @@ class Client:
         messages.insert(0, first)
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
-        return messages
+        return cast("list[Record]", messages)
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
         good = []

@@ -19,6 +19,7 @@ from swarm import events
 from swarm.client import Client
 from swarm.folding import Folder
 from swarm.lane import Lane
+from swarm.message import Record
 from swarm.plan import Plan
 from swarm.scoreboard import COMMITS, REBALANCES, STALE
 
@@ -43,6 +44,9 @@ REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
 REFRESH: Final = 1.0
 """Seconds between two writings of the table of partitions."""
+
+_partition_of: Final[Callable[[Record], int]] = Message.partition  # type: ignore[assignment]  # never None on a record
+_topic_of: Final[Callable[[Record], str]] = Message.topic  # type: ignore[assignment]
 
 _RETRIABLE: Final = frozenset(
     {
@@ -136,19 +140,19 @@ class Group:
         if messages:
             self._distribute(messages)
 
-    def _distribute(self, messages: list[Any]) -> None:
+    def _distribute(self, messages: list[Record]) -> None:
         # librdkafka hands out a partition's messages in runs: one step of Python per run, C per message.
-        buckets: dict[tuple[str, int], list[Any]] = {}
-        for partition, same_partition in groupby(messages, Message.partition):
+        buckets: dict[tuple[str, int], list[Record]] = {}
+        for partition, same_partition in groupby(messages, _partition_of):
             chunk = list(same_partition)
             if self._one_topic is not None:
                 runs = [(self._one_topic, chunk)]
             else:
-                runs = [(topic, list(run)) for topic, run in groupby(chunk, Message.topic)]
+                runs = [(topic, list(run)) for topic, run in groupby(chunk, _topic_of)]
             for topic, run in runs:
-                bucket = buckets.get((topic, partition))  # type: ignore[arg-type]
+                bucket = buckets.get((topic, partition))
                 if bucket is None:
-                    buckets[(topic, partition)] = run  # type: ignore[index]
+                    buckets[(topic, partition)] = run
                 else:
                     bucket.extend(run)
         now = self._clock()
@@ -448,12 +452,14 @@ class Group:
     def _starts(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Where each partition begins; asks until the broker answers, because to guess would lose or repeat messages."""
         assert self._client is not None
+        if self.stop_requested:
+            return {}  # given to us while we leave: whoever gets it next asks for its start
         edges = {topic: self.plan_of(topic).initial_offset for topic, _ in partitions}
         delay = 0.1
         while partitions:
             self._board.polled(self._slot, self._clock())
             try:
-                return self._client.resolve(partitions, edges, timeout=5.0)
+                return self._client.resolve(partitions, edges, timeout=2.0)
             except KafkaException as error:
                 self.on_error(error.args[0], None, None, None)
             if self.stop_requested:
@@ -624,7 +630,7 @@ class Group:
                     break
                 self._dispatcher.rested.wait(0.05)
             for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
-                self._stale((message.topic(), message.partition()), 1)  # type: ignore[arg-type]
+                self._stale((message.topic(), message.partition()), 1)
         if self._fatal is None:
             self._commit_lanes([lane for lane in lanes if not lane.lost], patience=5.0)
         self._end_release(lanes)

@@ -43,14 +43,14 @@ def wants_consumer(handler: Callable[..., Any]) -> bool:
 
 def is_async(handler: Any) -> bool:
     """Whether calling the handler makes a coroutine."""
-    if inspect.isclass(handler):
+    if inspect.isclass(handler) and issubclass(handler, Consumer):
         handler = handler.consume
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(type(handler), "__call__", None))
 
 
 def make_consumer(plan: Plan, lane: Lane) -> Consumer:
     """The instance of one assignment; runs the application's `__init__`, which may raise."""
-    cls = plan.handler if inspect.isclass(plan.handler) else Consumer
+    cls: Any = plan.handler if inspect.isclass(plan.handler) else Consumer
     instance: Consumer = cls.__new__(cls)
     instance._lane = lane  # before __init__, so that it may look at topic and partition
     instance.__init__()  # type: ignore[misc]
@@ -64,13 +64,9 @@ def overridden_hooks(consumer: Consumer) -> frozenset[str]:
 
 def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
     """The function that runs this plan's handler."""
-    handler: Callable[..., Any]
-    if inspect.isclass(plan.handler):
-        handler, with_consumer = consumer.consume, False
-    else:
-        handler, with_consumer = plan.handler, wants_consumer(plan.handler)
-    if with_consumer:
-        function = handler
+    function: Callable[..., Any] = consumer.consume if inspect.isclass(plan.handler) else plan.handler
+    handler = function
+    if not inspect.isclass(plan.handler) and wants_consumer(function):
 
         def handler(argument: Any) -> Any:
             return function(argument, consumer)

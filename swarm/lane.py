@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from swarm.message import Record
 from swarm.plan import Plan
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message as RawMessage
-
     from swarm.consumer import Consumer
     from swarm.group import Group
     from swarm.producer import JobProducer
@@ -61,7 +60,7 @@ class Lane:
         self.due_at = 0.0
         """While waiting: when to run again."""
 
-        self.chunks: deque[list[RawMessage]] = deque()
+        self.chunks: deque[list[Record]] = deque()
         self.buffered = 0
         self.message_bytes = 200
         """About the size of this lane's messages, with what an object costs."""
@@ -74,9 +73,9 @@ class Lane:
         """A pause by the handler, or after an offset out of range."""
         self.seek_to: int | None = None
 
-        self.batch: list[RawMessage] = []
+        self.batch: list[Record] = []
         """What is being run."""
-        self.again: list[RawMessage] = []
+        self.again: list[Record] = []
         """What is to be run before the buffer: a failed batch's unmarked rest."""
         self.taken_end = start
         """The next offset after all that was ever taken from the buffer."""
@@ -96,9 +95,9 @@ class Lane:
         """While a failing message is searched for: the size of the next slice; 0: not searching."""
         self.suspect_end = start
         """While searching: the next offset after the slice that failed."""
-        self.set_aside: tuple[RawMessage, str, int] | None = None
+        self.set_aside: tuple[Record, str, int] | None = None
         """A message that waits for its dead letter to be delivered: (message, error, attempts)."""
-        self.given_up: list[tuple[RawMessage, str]] = []
+        self.given_up: list[tuple[Record, str]] = []
         """At-most-once: further messages of the same failed run that wait for their dead letters."""
         self.suppress = False
         """The handler paused or sought: nothing is marked automatically."""
@@ -116,12 +115,12 @@ class Lane:
 
     # -- the poller, under the lock ----------------------------------------------------------------------------------
 
-    def append(self, chunk: list[RawMessage]) -> int:
+    def append(self, chunk: list[Record]) -> int:
         """Take in messages in the order of their offsets; returns how many were dropped as seen already."""
         dropped = 0
         first = chunk[0].offset()
-        if first < self.fetch_next:  # type: ignore[operator]
-            kept = [message for message in chunk if message.offset() >= self.fetch_next]  # type: ignore[operator]
+        if first < self.fetch_next:
+            kept = [message for message in chunk if message.offset() >= self.fetch_next]
             dropped = len(chunk) - len(kept)
             chunk = kept
         if chunk:
@@ -129,7 +128,7 @@ class Lane:
             self.buffered += len(chunk)
             # A sample, because to ask every message costs more than it tells; it falls slowly and rises at once.
             self.message_bytes = max(len(chunk[0]), len(chunk[-1]), self.message_bytes * 7 // 8) + 100
-            self.fetch_next = chunk[-1].offset() + 1  # type: ignore[operator]
+            self.fetch_next = chunk[-1].offset() + 1
         return dropped
 
     @property
@@ -145,7 +144,7 @@ class Lane:
 
     # -- the processing thread, under the lock -----------------------------------------------------------------------
 
-    def take(self) -> list[RawMessage]:
+    def take(self) -> list[Record]:
         """The next batch: the rest of a failed one first, else up to `max_messages` of the buffer."""
         if self.again:
             size = self.narrow or len(self.again)
@@ -168,7 +167,7 @@ class Lane:
                 batch.extend(chunk)
         self.buffered -= len(batch)
         self.batch = batch
-        self.taken_end = batch[-1].offset() + 1  # type: ignore[operator]
+        self.taken_end = batch[-1].offset() + 1
         return batch
 
     def settle_success(self, done: int) -> None:
@@ -178,27 +177,27 @@ class Lane:
         """
         batch, self.batch = self.batch, []
         if self.suppress:
-            batch_rest = [message for message in batch if message.offset() >= self.retry_from]  # type: ignore[operator]
+            batch_rest = [message for message in batch if message.offset() >= self.retry_from]
         else:
             batch_rest = batch[done:]
         self.again = batch_rest + self.again
         if self.plan.offsets == "automatic" and not self.suppress:
-            self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)  # type: ignore[type-var,assignment]
+            self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)
             self.retry_from = self.frontier
         elif not self.suppress:
-            self.retry_from = self.again[0].offset() if self.again else self.taken_end  # type: ignore[assignment]
+            self.retry_from = self.again[0].offset() if self.again else self.taken_end
         self.attempt = 1
         self.failed = 0
         if self.narrow:
             # A healthy slice: the failing message is among what is left of the suspects.
-            left = sum(1 for message in self.again if message.offset() < self.suspect_end)  # type: ignore[operator]
+            left = sum(1 for message in self.again if message.offset() < self.suspect_end)
             self.narrow = max(1, left // 2) if left else 0
 
     def settle_failure(self, began_at: int) -> int:
         """The run of `batch` raised; `began_at` is the frontier it began with. Returns how many messages are still unmarked."""
         batch, self.batch = self.batch, []
         start = self.retry_from
-        rest = [message for message in batch if message.offset() >= start]  # type: ignore[operator]
+        rest = [message for message in batch if message.offset() >= start]
         self.again = rest + self.again
         self.failed = 1 if start > began_at else self.failed + 1
         self.attempt = self.failed + 1
@@ -209,11 +208,11 @@ class Lane:
         self.narrow = size
         self.suspect_end = end
 
-    def settle_set_aside(self, message: RawMessage) -> None:
+    def settle_set_aside(self, message: Record) -> None:
         """The first unmarked message is in the dead letter topic (or dropped): go on behind it."""
         offset = message.offset()
         self.again = [other for other in self.again if other.offset() != offset]
-        self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)  # type: ignore[type-var,assignment]
+        self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)
         self.retry_from = self.frontier
         self.attempt = 1
         self.failed = 0
@@ -244,7 +243,7 @@ class Lane:
         self.suppress = True
         self.seek_to = offset
 
-    def dead_letter(self, raw: RawMessage, reason: str) -> None:
+    def dead_letter(self, raw: Record, reason: str) -> None:
         """Produce to the dead letter topic now."""
         self.group.dead_letter(self, raw, reason, self.attempt)
 

@@ -135,7 +135,7 @@ def _group_problems(group: str, plans: list[Plan]) -> list[tuple[str, str, str]]
 def foreign_threads() -> list[str]:
     """Threads of this process besides the main one: Python's by name, native ones by the kernel's name."""
     known = {thread.native_id: thread.name for thread in threading.enumerate()}
-    main = threading.main_thread().native_id
+    main = os.getpid()  # threading.main_thread().native_id is the parent's after a fork
     names = []
     for task in os.listdir("/proc/self/task"):
         if int(task) == main:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
-if TYPE_CHECKING:
-    from confluent_kafka import Message as RawMessage
+
+class Record(Protocol):
+    """What the client hands out: confluent-kafka's Message of a record that is no error, where nothing of this is None."""
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def __len__(self) -> int: ...
+
 
 _UNREAD: Any = object()
 
@@ -16,7 +27,7 @@ class Message:
 
     __slots__ = ("_deserializer", "_raw", "_value", "attempt")
 
-    def __init__(self, raw: RawMessage, deserializer: Callable[[bytes], Any] | None = None, attempt: int = 1) -> None:
+    def __init__(self, raw: Record, deserializer: Callable[[bytes], Any] | None = None, attempt: int = 1) -> None:
         self._raw = raw
         self._deserializer = deserializer
         self._value = _UNREAD
@@ -26,40 +37,40 @@ class Message:
     @property
     def topic(self) -> str:
         """The topic's name."""
-        return self._raw.topic()  # type: ignore[return-value]
+        return self._raw.topic()
 
     @property
     def partition(self) -> int:
         """The partition's number."""
-        return self._raw.partition()  # type: ignore[return-value]
+        return self._raw.partition()
 
     @property
     def offset(self) -> int:
         """This message's own offset (the committed one after it is offset + 1)."""
-        return self._raw.offset()  # type: ignore[return-value]
+        return self._raw.offset()
 
     @property
     def key(self) -> bytes | None:
         """The key as it was produced."""
-        return self._raw.key()  # type: ignore[return-value]
+        return self._raw.key()
 
     @property
     def raw(self) -> bytes | None:
         """The value as it was produced; None is a tombstone."""
-        return self._raw.value()  # type: ignore[return-value]
+        return self._raw.value()
 
     @property
     def value(self) -> Any:
         """What the subscription's deserializer makes of `raw`, once; `raw` itself without one. Raises what the deserializer raises."""
         if self._value is _UNREAD:
             raw = self._raw.value()
-            self._value = raw if self._deserializer is None or raw is None else self._deserializer(raw)  # type: ignore[arg-type]
+            self._value = raw if self._deserializer is None or raw is None else self._deserializer(raw)
         return self._value
 
     @property
     def headers(self) -> list[tuple[str, bytes | None]]:
         """Headers in their order; empty where there are none."""
-        return self._raw.headers() or []  # type: ignore[return-value]
+        return self._raw.headers() or []
 
     @property
     def timestamp(self) -> int | None:
@@ -78,7 +89,7 @@ class Messages(Sequence[Message]):
 
     def __init__(
         self,
-        raws: Sequence[RawMessage],
+        raws: Sequence[Record],
         deserializer: Callable[[bytes], Any] | None = None,
         attempt: int = 1,
     ) -> None:
@@ -113,26 +124,26 @@ class Messages(Sequence[Message]):
     @property
     def topic(self) -> str:
         """The topic of all of them."""
-        return self._raws[0].topic()  # type: ignore[return-value]
+        return self._raws[0].topic()
 
     @property
     def partition(self) -> int:
         """The partition of all of them."""
-        return self._raws[0].partition()  # type: ignore[return-value]
+        return self._raws[0].partition()
 
     @property
     def first_offset(self) -> int:
         """Offset of the first message."""
-        return self._raws[0].offset()  # type: ignore[return-value]
+        return self._raws[0].offset()
 
     @property
     def last_offset(self) -> int:
         """Offset of the last message."""
-        return self._raws[-1].offset()  # type: ignore[return-value]
+        return self._raws[-1].offset()
 
     def raw_values(self) -> list[bytes | None]:
         """All values as produced, in one pass: the cheapest way to read a batch."""
-        return [raw.value() for raw in self._raws]  # type: ignore[misc]
+        return [raw.value() for raw in self._raws]
 
     def __repr__(self) -> str:
         return f"<Messages {self.topic}/{self.partition}@{self.first_offset}..{self.last_offset}>"

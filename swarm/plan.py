@@ -142,4 +142,8 @@ def make_plan(**options: Any) -> Plan:
         raise NotYet(
             f'{plan.label}: delivery="exactly_once" is not there yet. Use at_least_once with an idempotent handler.'
         )
+    if plan.virtual_partitions is not None:
+        raise NotYet(
+            f"{plan.label}: virtual_partitions= and concurrency_key= are not there yet. Leave them out: order holds per partition."
+        )
     return plan

@@ -111,10 +111,11 @@ def _try_clients(loaded: Loaded, app: App) -> list[Problem]:
             text = cause.str() if hasattr(cause, "str") else str(cause)
             if text not in seen:
                 seen.add(text)
+                named = [name for name in loaded.settings.kafka if f'"{name}"' in text or f"`{name}`" in text]
                 problems.append(
                     _problem(
                         loaded,
-                        "kafka",
+                        f"kafka.{named[0]}" if named else "kafka",
                         f"group {group}: librdkafka refuses these properties: {text}",
                         "Mend it in [kafka] of the settings, or in kafka= of the subscription; names are those of librdkafka's CONFIGURATION.md.",
                     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 
 from swarm import events
 from swarm.handlers import bind, make_consumer, overridden_hooks
 from swarm.lane import Lane
+from swarm.message import Record
 from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, after_failure
 from swarm.scoreboard import DEAD_LETTERS, ERRORS, RETRIES
 
@@ -160,7 +161,7 @@ class Processor:
         else:
             self._failed(lane, batch, failure, began_at, attempt, handled_before)
 
-    def _commit_first(self, lane: Lane, batch: list[Any], end: int) -> bool:
+    def _commit_first(self, lane: Lane, batch: list[Record], end: int) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
         if lane.committed >= end:
             return True
@@ -177,7 +178,7 @@ class Processor:
         return False
 
     def _succeeded(
-        self, lane: Lane, batch: list[Any], done: int, attempt: int, seconds: float, handled_before: int
+        self, lane: Lane, batch: list[Record], done: int, attempt: int, seconds: float, handled_before: int
     ) -> None:
         with self._dispatcher.lock:
             if not lane.plan.each:
@@ -222,7 +223,7 @@ class Processor:
     def _failed(
         self,
         lane: Lane,
-        batch: list[Any],
+        batch: list[Record],
         error: BaseException,
         began_at: int,
         attempt: int,

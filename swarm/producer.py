@@ -49,7 +49,7 @@ class Producer:
                     topic,
                     value=value,
                     key=key,
-                    headers=headers,  # type: ignore[arg-type]
+                    headers=headers,
                     partition=partition,
                     timestamp=timestamp,
                     on_delivery=on_delivery,

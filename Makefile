@@ -1,0 +1,72 @@
+# Everything a developer does here. `make` alone lists it; `make test` is what has to be green.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+# Programs of ours that stand outside the package use the tests' broker.
+RUN := PYTHONPATH=. $(PYTHON)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(VENV)/installed ## The virtual environment in .venv, with the versions of constraints.txt
+
+# A venv that does not run any more (its Python was removed, the folder was moved) is made anew. pip and setuptools come first,
+# for the build of the package itself uses them as they are installed, at the pinned versions.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '' 2>/dev/null || { python=$$(tests/support/need python) && "$$python" -m venv --clear $(VENV); }
+	$(PYTHON) -m pip install -q -c constraints.txt pip setuptools wheel
+	$(PYTHON) -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: venv ## A swarm to watch for 20 s; needs no Kafka
+	$(VENV)/bin/swarmctl demo
+
+.PHONY: check
+check: venv ## Format, lint, types, unit tests: a minute, before each commit
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	@# supervisor/ and config/ install inside swarm, so types are checked on an installed tree; without what an
+	@# earlier build has left behind, which setuptools would pack again.
+	@rm -rf build/typed build/lib build/bdist.*
+	$(PYTHON) -m pip install -q --no-deps --no-build-isolation --target build/typed .
+	MYPYPATH=build/typed:. $(PYTHON) -m mypy -p swarm -p tests
+	$(PYTEST) -q tests/unit
+
+.PHONY: test
+test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
+	$(PYTEST) tests --ignore=tests/unit
+
+.PHONY: scenarios
+scenarios: venv kafka ## Scenarios on a real Apache Kafka; AREA=name: one folder or file of tests/scenarios
+	$(PYTEST) tests/scenarios/$(AREA)
+
+.PHONY: example
+example: venv kafka ## The flights example whole: 336,776 messages, two kills on the way, exact totals
+	$(RUN) examples/flights/run.py --all
+
+.PHONY: bench
+bench: venv kafka ## Throughput, takeover after a kill, idle costs
+	$(RUN) benchmarks/run.py
+
+.PHONY: broker
+broker: venv kafka ## A real Apache Kafka on port 9092 (or PORT=…), until ^C
+	$(RUN) -m tests.support.kafka --port $(or $(PORT),9092)
+
+.PHONY: kafka
+kafka: venv
+	@tests/support/need kafka
+	@$(RUN) -m tests.support.kafka --install
+
+.PHONY: clean
+clean: ## Removes all that was made here, the virtual environment too
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

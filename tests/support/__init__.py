@@ -1,0 +1,1 @@
+"""What tests stand on: a real broker, a daemon to start and watch, waiting. Knows nothing of any one test."""
