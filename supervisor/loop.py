@@ -666,6 +666,7 @@ class Supervisor:
                 self.bulletin,
                 self._observer_dump,
                 self._close_in_child(),
+                self.run_dir / "metrics",
             )
         except OSError as error:
             self._observer_gone(f"could not be forked: {error.strerror}", now)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.supervisor.loop import Supervisor
 from swarm.supervisor.pidfile import PidFile
 
+from swarm import app_metrics
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
@@ -39,7 +41,9 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
     try:
         for warning in loaded.warnings:
             log.line("warning", "settings_warning", {"what": warning})
+        _prepare_metrics(run_dir / "metrics", log)
         app, groups = _prepare(loaded)
+        app_metrics.forget_parent(run_dir / "metrics")
         refused = refused_properties(loaded, app)
         if refused:
             raise SwarmError("\n".join(str(problem) for problem in refused))
@@ -56,6 +60,14 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
         raise
     logging.captureWarnings(True)
     return supervisor.run()
+
+
+def _prepare_metrics(directory: Path, log: Log) -> None:
+    try:
+        app_metrics.prepare(directory)
+    except OSError as error:
+        what = f"the application's own metrics are not served: {directory}: {error.strerror}"
+        log.line("warning", "supervisor_warning", {"what": what})
 
 
 def _prepare(loaded: Loaded) -> tuple[App | None, list[str]]:

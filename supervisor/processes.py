@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.exits import signal_name
@@ -170,6 +171,7 @@ def fork_observer(
     bulletin: Bulletin,
     dump_fd: int,
     close: Sequence[int],
+    metrics_dir: Path,
 ) -> Process:
     """Fork the observer; what it announces comes through the channel as JSON."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -190,7 +192,8 @@ def fork_observer(
             with contextlib.suppress(OSError):
                 theirs.send(json.dumps(what).encode())
 
-        return run(settings.observer.host, settings.observer.port, boards, bulletin, announce=announce)
+        host, port = settings.observer.host, settings.observer.port
+        return run(host, port, boards, bulletin, announce=announce, metrics_dir=metrics_dir)
 
     pid = _fork(be_observer)
     theirs.close()

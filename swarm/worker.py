@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from swarm import events, exits
+from swarm import app_metrics, events, exits
 from swarm.app import App
 from swarm.bus import Bus, Listeners
 from swarm.dispatch import Dispatcher
@@ -290,6 +290,7 @@ def _boot(birth: Birth) -> App:
         problems = app_problems(app, settings.swarm.group_id)
         if problems:
             raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
+    app_metrics.become_worker(birth.index)
     gc.enable()
     for hook in app.after_fork_hooks:
         hook(birth.index)
