@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
+SAME_SIGNAL = 0.2
+"""Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
 
 @dataclass(slots=True)
@@ -558,7 +560,7 @@ class Supervisor:
         for meaning in self._signals.read():
             match meaning:
                 case "stop":
-                    if self.stopping:
+                    if self.stopping and time.monotonic() - self._stopping_since > SAME_SIGNAL:
                         self.at_once = True
                     self.stop("signal")
                 case "stop_at_once":

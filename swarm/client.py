@@ -1,7 +1,7 @@
 """The one place that touches `confluent_kafka.Consumer`: a port with the few verbs that a group needs. Made after the fork only.
 
-All methods are called by the group's poller thread, `commit_now` also by processing threads (librdkafka's clients are
-thread-safe; that only the poller polls, assigns, pauses, seeks and closes is our rule).
+All methods are called by the group's poller thread: librdkafka's clients are thread-safe, but confluent-kafka lets one thread at
+a time into a client (see `swarm.commits`).
 """
 
 from __future__ import annotations

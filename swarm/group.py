@@ -17,17 +17,20 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import events
 from swarm.client import Client
+from swarm.commits import Commits
 from swarm.folding import Folder
 from swarm.lane import Lane
 from swarm.message import Record
 from swarm.plan import Plan
-from swarm.scoreboard import COMMITS, REBALANCES, STALE
+from swarm.scoreboard import REBALANCES, STALE
 
 if TYPE_CHECKING:
     from swarm.worker import Runtime
 
 POLL_WAIT: Final = 0.1
 """Seconds that one poll waits for messages: the longest that a stop, a seek or a resume waits for the poller."""
+LIVELY_WAIT: Final = 0.005
+"""The same while handlers commit by themselves: each of them waits for the poller."""
 FETCH: Final = 2000
 """Messages that one pass takes from the client at most (more where `max_messages` asks for it). Each pass hands the interpreter's
 lock to the processing threads and back: 500 reached 0.77 of a bare loop's pace, 2000 reaches 0.86, 4000 no more."""
@@ -48,21 +51,6 @@ REFRESH: Final = 1.0
 _partition_of: Final[Callable[[Record], int]] = Message.partition  # type: ignore[assignment]  # never None on a record
 _topic_of: Final[Callable[[Record], str]] = Message.topic  # type: ignore[assignment]
 
-_RETRIABLE: Final = frozenset(
-    {
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError._TIMED_OUT,
-        KafkaError._WAIT_COORD,
-        KafkaError._TRANSPORT,
-        KafkaError._IN_PROGRESS,
-        KafkaError.NETWORK_EXCEPTION,
-    }
-)
 _MISSING_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 )
@@ -86,7 +74,7 @@ class Group:
         """Lanes of ended assignments whose job still runs."""
         self._born: list[Lane] = []
         self._seeks: deque[Lane] = deque()
-        self._commits_sent: deque[float] = deque()
+        self.commits = Commits(name, self.lanes, self._dispatcher, self._board, self._bus, self._clock)
         self._client: Client | None = None
         self._fatal: KafkaError | None = None
         self._rebuilds: deque[float] = deque(maxlen=8)
@@ -136,7 +124,8 @@ class Group:
         assert self._client is not None
         self._born = []
         largest = max((lane.message_bytes for lane in self.lanes.values()), default=1)
-        messages = self._client.fetch(min(self._fetch_most, max(1, FETCH_BYTES // largest)), POLL_WAIT)
+        wait = LIVELY_WAIT if self.commits.lively(now) else POLL_WAIT
+        messages = self._client.fetch(min(self._fetch_most, max(1, FETCH_BYTES // largest)), wait)
         if messages:
             self._distribute(messages)
 
@@ -244,7 +233,8 @@ class Group:
         self._resume_drained(now)
         if now >= self._next_commit:
             self._next_commit = now + self.runtime.commit_interval
-            self.commit_soon()
+            self.commits.send(self._client)
+        self.commits.serve(self._client, now)
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH
             self._refresh(now)
@@ -302,114 +292,17 @@ class Group:
 
     # -- committing --------------------------------------------------------------------------------------------------
 
-    def commit_soon(self) -> None:
-        """Send what is new since the last commit, without waiting."""
-        assert self._client is not None
-        with self._dispatcher.lock:
-            offsets = [
-                (lane.topic, lane.partition, lane.frontier)
-                for lane in self.lanes.values()
-                if lane.frontier != lane.sent and not lane.committing and not lane.lost
-            ]
-            for topic, partition, offset in offsets:
-                self.lanes[(topic, partition)].sent = offset
-            if not offsets:
-                return
-            # Sent under the lock: a commit by a handler cannot overtake it and be overwritten by it.
-            try:
-                self._client.commit_soon(offsets)
-                self._commits_sent.append(self._clock())
-            except KafkaException as error:
-                self._commit_failed(error.args[0], offsets)
-
     def on_committed(self, error: KafkaError | None, offsets: list[tuple[str, int, int]]) -> None:
-        """The answer to `commit_soon`."""
-        if self._commits_sent:
-            self._board.observe("commit_duration_seconds", self._clock() - self._commits_sent.popleft())
-        with self._dispatcher.lock:
-            if error is None:
-                self._committed(offsets)
-            else:
-                self._commit_failed(error, offsets)
+        """The broker's answer to a commit that was sent without waiting."""
+        self.commits.on_committed(error, offsets)
 
-    def _committed(self, offsets: Sequence[tuple[str, int, int]]) -> None:
-        self._board.add(COMMITS)
-        for topic, partition, offset in offsets:
-            lane = self.lanes.get((topic, partition))
-            if lane is not None:
-                lane.committed = offset
-        if self._bus.wants(events.OffsetsCommitted):
-            self._bus.publish(events.OffsetsCommitted(self.name, tuple(offsets)))
+    def commit_now(self, lane: Lane) -> bool:
+        """Commit one lane's frontier and wait. Processing threads."""
+        return self.commits.request(lane)
 
-    def _commit_failed(self, error: KafkaError, offsets: Sequence[tuple[str, int, int]]) -> None:
-        if error.code() == KafkaError._NO_OFFSET:
-            return
-        self._board.count_error("commit")
-        for topic, partition, _ in offsets:
-            lane = self.lanes.get((topic, partition))
-            if lane is not None:
-                lane.sent = -1  # whatever the frontier is then, it is sent with the next interval
-        self._bus.publish(events.CommitFailed(self.name, tuple(offsets), error.name(), error.str()))
-
-    def commit_now(self, lane: Lane, patience: float = 30.0) -> bool:
-        """Commit one lane's frontier and wait. Processing threads. False: no longer ours, or refused for `patience` seconds."""
-        deadline = self._clock() + patience
-        while True:
-            with self._dispatcher.lock:
-                client = self._client
-                if lane.lost or lane.phase == "closed" or client is None:
-                    return False
-                target = lane.frontier
-                if target == lane.committed:
-                    return True
-                lane.committing = True
-                lane.sent = target
-            offsets = [(lane.topic, lane.partition, target)]
-            began = self._clock()
-            try:
-                client.commit_now(offsets)
-            except (KafkaException, RuntimeError) as error:
-                failure = error.args[0] if isinstance(error, KafkaException) else None
-                with self._dispatcher.lock:
-                    lane.committing = False
-                    if failure is None:  # the client was closed under us
-                        return False
-                    self._commit_failed(failure, offsets)
-                if failure.code() not in _RETRIABLE or self._clock() > deadline:
-                    return False
-                time.sleep(0.1)
-                continue
-            with self._dispatcher.lock:
-                lane.committing = False
-                self._committed(offsets)
-            self._board.observe("commit_duration_seconds", self._clock() - began)
-            return not lane.lost
-
-    def _commit_lanes(self, lanes: Sequence[Lane], patience: float) -> None:
-        """Commit several lanes' frontiers in one request and wait. Poller, at a revocation and at the stop."""
-        assert self._client is not None
-        deadline = self._clock() + patience
-        while True:
-            offsets = [(lane.topic, lane.partition, lane.frontier) for lane in lanes if lane.frontier != lane.committed]
-            if not offsets:
-                return
-            began = self._clock()
-            try:
-                self._client.commit_now(offsets)
-            except KafkaException as error:
-                with self._dispatcher.lock:
-                    self._commit_failed(error.args[0], offsets)
-                if error.args[0].code() not in _RETRIABLE or self._clock() > deadline:
-                    return
-                self._board.polled(self._slot, self._clock())
-                time.sleep(0.1)
-                continue
-            self._board.observe("commit_duration_seconds", self._clock() - began)
-            with self._dispatcher.lock:
-                for lane in lanes:
-                    lane.sent = lane.frontier
-                self._committed(offsets)
-            return
+    def _alive(self) -> None:
+        """The poller is waiting for something that it may wait for."""
+        self._board.polled(self._slot, self._clock())
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
@@ -470,13 +363,14 @@ class Group:
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
+        assert self._client is not None
         self._board.add(REBALANCES)
         began = self._clock()
         lanes = self._begin_release(partitions, "revoked")
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
         waited = [lane for lane in lanes if not lane.plan.long_running]
         self._wait_for_rest(waited, deadline)
-        self._commit_lanes(lanes, patience=5.0)
+        self.commits.commit_and_wait(self._client, lanes, 5.0, self._alive)
         late = self._end_release(lanes)
         stuck = tuple(lane.key for lane in late if not lane.plan.long_running)
         if stuck:
@@ -510,13 +404,15 @@ class Group:
             return lanes
 
     def _wait_for_rest(self, lanes: Sequence[Lane], deadline: float) -> None:
+        assert self._client is not None
         while True:
+            self._alive()
+            self.commits.serve_and_wait(self._client, self._alive)
             now = self._clock()
-            self._board.polled(self._slot, now)
             with self._dispatcher.lock:
                 if all(lane.phase != "running" and not lane.hook_due for lane in lanes) or now >= deadline:
                     return
-                self._dispatcher.rested.wait(min(0.2, deadline - now))
+                self._dispatcher.rested.wait(min(0.1, deadline - now))
 
     def _end_release(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Close lanes; returns those whose job still runs."""
@@ -604,6 +500,7 @@ class Group:
         self.runtime.client_fenced(True)
         recent = sum(1 for at in self._rebuilds if now - at < 120.0)
         self._rebuilds.append(now)
+        self.commits.close(for_good=False)
         old, self._client = self._client, None
         old.close(leave=False)
         self._bus.publish(events.ClientRebuilt(self.name, error.str()))
@@ -629,11 +526,13 @@ class Group:
                 if all(lane.phase != "running" and not lane.hook_due for lane in lanes):
                     break
                 self._dispatcher.rested.wait(0.05)
+            self.commits.serve(self._client, self._clock())
             for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
                 self._stale((message.topic(), message.partition()), 1)
         if self._fatal is None:
-            self._commit_lanes([lane for lane in lanes if not lane.lost], patience=5.0)
+            self.commits.commit_and_wait(self._client, lanes, 5.0, self._alive)
         self._end_release(lanes)
+        self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
         self._client.close(leave=self.leave)
         self._client = None

@@ -45,7 +45,9 @@ def is_async(handler: Any) -> bool:
     """Whether calling the handler makes a coroutine."""
     if inspect.isclass(handler) and issubclass(handler, Consumer):
         handler = handler.consume
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(type(handler), "__call__", None))
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(type(handler), "__call__", None)  # noqa: B004  # an object whose call is a coroutine function
+    )
 
 
 def make_consumer(plan: Plan, lane: Lane) -> Consumer:

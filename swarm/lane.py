@@ -86,7 +86,6 @@ class Lane:
         self.committed = start
         self.sent = start
         """The next offset last sent for committing."""
-        self.committing = False
 
         self.attempt = 1
         self.failed = 0
@@ -229,8 +228,24 @@ class Lane:
         self.frontier = max(self.frontier, offset + 1)
         return True
 
+    def settled_frontier(self) -> int:
+        """The next offset that may be committed: the frontier, or what was committed where outputs are still under way.
+
+        The frontier is read first: outputs that belong below it were produced before that.
+        """
+        frontier = self.frontier
+        if self.job_producer is not None and self.job_producer.pending:
+            return self.committed
+        return frontier
+
+    def take_back(self, began_at: int) -> None:
+        """Outputs of this run were not delivered: what it marked and nobody committed is not done after all."""
+        self.frontier = self.retry_from = max(began_at, self.committed, self.sent)
+
     def commit(self) -> bool:
-        """Commit the frontier, synchronously."""
+        """Commit the frontier, synchronously; first waits for what was produced, and raises if it was not delivered."""
+        if self.job_producer is not None:
+            self.job_producer.settle()
         return self.group.commit_now(self)
 
     def pause(self, seconds: float, offset: int | None) -> None:

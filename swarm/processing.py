@@ -112,6 +112,8 @@ class Processor:
             result = getattr(lane.consumer, name)()
             if hasattr(result, "__await__"):
                 self._runtime.wait_async(result)
+            if lane.job_producer is not None:
+                lane.job_producer.settle()
         except BaseException as error:
             self._board.count_error("hook")
             self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, describe(error)))
@@ -149,10 +151,14 @@ class Processor:
         try:
             assert lane.runner is not None
             done = lane.runner(lane, batch, attempt)
+        except BaseException as error:
+            failure = error
+        try:
             if lane.job_producer is not None:
                 lane.job_producer.settle()
         except BaseException as error:
-            failure = error
+            failure = failure or error
+            lane.take_back(began_at)
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started

@@ -125,6 +125,11 @@ class JobProducer:
                 self._outstanding -= 1
             raise
 
+    @property
+    def pending(self) -> bool:
+        """Whether something produced is not delivered: what belongs to it must not be committed yet. Any thread."""
+        return self._outstanding > 0 or self._error is not None
+
     def settle(self) -> None:
         """Wait until all of this run's messages are delivered; raises KafkaException with the first error.
 

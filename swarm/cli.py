@@ -1,0 +1,624 @@
+"""`swarmctl`: reads arguments, calls what does the work, prints the answer. Knows commands and exit codes; decides nothing.
+
+Everything but click is imported by the command that needs it, so that `swarmctl status` answers at once. Exit codes: 0 done;
+1 a mistake of the user's, a refusal, or "not running"; `start` ends with the supervisor's own (`swarm.exits`); 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from swarm import __version__
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from swarm.config import Loaded, Problem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell would say it
+MOST_LINES: Final = 6
+"""Lines of a message about a user's mistake; an application's own traceback comes on top."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (default: this process's) and return the exit code. Never raises for a user's mistake."""
+    try:
+        result = cli.main(list(arguments) if arguments is not None else None, "swarmctl", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return FAILED
+    except click.ClickException as error:
+        return _fail(_usage(error))
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except SwarmError as error:
+        return _fail(str(error), getattr(error, "frames", ""), getattr(error, "code", FAILED))
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`| head`). Python would complain once more when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _fail(text: str, frames: str = "", code: int = FAILED) -> int:
+    lines = text.rstrip().splitlines()
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"… and {len(lines) - MOST_LINES + 1} more lines: swarmctl check --json"]
+    print("\n".join([*lines, *([frames.rstrip()] if frames else [])]), file=sys.stderr)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "swarmctl"
+    message = " ".join(error.format_message().split())
+    return f"{command}: {message[:1].lower()}{message[1:]}\nSee {command} --help."
+
+
+class _Commands(click.Group):
+    """A group that lists its commands in the order of their first use, and suggests the one that was meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            import difflib
+
+            near = [c for c in self.commands if c.startswith(name)] or difflib.get_close_matches(name, self.commands, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.commands)}."
+            raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"swarmctl {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli() -> None:
+    """Run a Kafka consumer application in N processes, and keep it running.
+
+    \b
+    See it work, with nothing else installed:      swarmctl demo
+    Begin an application:                          swarmctl init shop
+    Run it, look at it, ask why it is stuck:       swarmctl start
+                                                   swarmctl status --watch
+                                                   swarmctl backtrace
+
+    Settings come from --config F, else $SWARM_CONFIG, else ./swarm.toml; then from the environment (SWARM_WORKERS=8,
+    SWARM_KAFKA__BOOTSTRAP_SERVERS=…); then from options. All commands but start find the daemon by its run directory.
+    """
+
+
+# -- options that several commands share -----------------------------------------------------------------------------
+
+
+def _with_settings(command: F) -> F:
+    """--config and -o, which every command takes that looks for settings or the daemon."""
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="F",
+        help="The settings file; default: $SWARM_CONFIG, else ./swarm.toml.",
+    )
+    overrides = click.option(
+        "-o",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="A setting, stronger than file and environment; may be repeated.",
+    )
+    return config(overrides(command))
+
+
+def _with_app(command: F) -> F:
+    app = click.option("--app", metavar="M:A", help="The application, as module:attribute.")
+    workers = click.option("--workers", metavar="N", help='How many worker processes; "auto": one for each CPU.')
+    return app(workers(command))
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_wait_option = click.option("--wait/--no-wait", default=True, help="Wait until it is done (the default).")
+
+
+def _load(config: Path | None, overrides: Iterable[str], **more: Any) -> Loaded:
+    """The settings; a user's mistakes become a SwarmError with one text."""
+    from swarm.config import SettingsError, load_settings
+
+    try:
+        return load_settings(config, overrides=tuple(overrides), **more)
+    except SettingsError as error:
+        raise SwarmError(error.render(MOST_LINES)) from None
+
+
+def _run_dirs(config: Path | None, overrides: Iterable[str]) -> list[Path]:
+    """Where a daemon of these settings may be found. Neither an app nor a broker has to be set for that."""
+    from swarm.config import find_run_dirs
+
+    loaded = _load(config, overrides, require_app=False, require_kafka=False)
+    return [Path(path) for path in find_run_dirs(loaded.settings)]
+
+
+def _dump(value: Any, *, indent: int | None = 2) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command(short_help="Run the swarm.")
+@_with_settings
+@_with_app
+@click.option("--detach", is_flag=True, help="Run in the background; returns when the daemon is up.")
+def start(
+    config: Path | None, overrides: tuple[str, ...], app: str | None, workers: str | None, *, detach: bool
+) -> int:
+    """Run the swarm: in the foreground, as systemd and containers want it, or with --detach in the background.
+
+    \b
+      swarmctl start
+      swarmctl start --app shop.app:app --workers 8 -o log.format=json
+      swarmctl start --detach && swarmctl status
+
+    TERM and Ctrl-C stop it gracefully; a second one stops it at once. It exits with 0 after a smooth stop, 1 if it could not
+    boot, 2 if a worker had to be killed. In the background it appends to STATE_DIR/swarm.log what it would print.
+    """
+    from swarm.config import PathError
+    from swarm.supervisor.main import run
+
+    loaded = _load(config, overrides, app=app, workers=workers)
+    try:
+        if not detach:
+            return run(loaded)
+        from swarm.config import choose_run_dir, choose_state_dir
+        from swarm.detach import detach as detached
+
+        log = Path(choose_state_dir(loaded.settings, choose_run_dir(loaded.settings))) / "swarm.log"
+        pid = detached(lambda ready: _run_daemon(loaded, ready), log)
+    except PathError as error:
+        raise SwarmError(str(error)) from None
+    click.echo(f"{loaded.settings.swarm.name} is up, pid {pid}, log {log}")
+    return 0
+
+
+def _run_daemon(loaded: Loaded, ready: Callable[[], None]) -> int:
+    from swarm.config import PathError
+    from swarm.supervisor.main import run
+
+    try:
+        return run(loaded, ready=ready)
+    except PathError as error:
+        raise SwarmError(str(error)) from None
+
+
+@cli.command(short_help="Stop it gracefully.")
+@_with_settings
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Seconds until workers that have not finished are killed; default: swarm.shutdown_timeout.",
+)
+@_wait_option
+def stop(config: Path | None, overrides: tuple[str, ...], timeout: float | None, *, wait: bool) -> int:
+    """Stop the daemon gracefully: jobs in hand are finished and committed, partitions handed over.
+
+    \b
+      swarmctl stop
+      swarmctl stop --timeout 5
+    """
+    from swarm import control
+
+    dirs = _run_dirs(config, overrides)
+    control.request(dirs, "status")  # a supervisor that cannot answer this would keep us waiting without end
+    answer = control.stop(
+        dirs,
+        timeout=timeout,
+        wait=wait,
+        patience=None if timeout is None else timeout + 30.0,
+        on_progress=_progress,
+    )
+    result = answer["result"] or {}
+    if not wait:
+        click.echo(f"stopping (pid {answer['pid']})")
+        return 0
+    took = f" in {result['seconds']:.1f} s" if "seconds" in result else ""
+    killed = "; a worker had to be killed" if result.get("code") == 2 else ""
+    click.echo(f"stopped (pid {answer['pid']}){took}{killed}")
+    return 0
+
+
+def _simple(
+    command: str, done: str, config: Path | None, overrides: Iterable[str], *, patience: float | None, **parameters: Any
+) -> int:
+    """A command that the supervisor carries out, with a sentence for when it has."""
+    from swarm import control
+
+    dirs = _run_dirs(config, overrides)
+    answer = control.request(dirs, command, patience=patience, on_progress=_progress, **parameters)
+    click.echo(f"{done} (pid {answer['pid']})")
+    return 0
+
+
+@cli.command(short_help="Take no new work, keep the partitions.")
+@_with_settings
+def quiet(config: Path | None, overrides: tuple[str, ...]) -> int:
+    """Take no new work, and keep the partitions; what runs is finished. `swarmctl resume` goes on.
+
+    \b
+      swarmctl quiet
+    """
+    return _simple("quiet", "no new work is taken", config, overrides, patience=10.0)
+
+
+@cli.command(short_help="Take work again.")
+@_with_settings
+def resume(config: Path | None, overrides: tuple[str, ...]) -> int:
+    """Take work again after `swarmctl quiet`.
+
+    \b
+      swarmctl resume
+    """
+    return _simple("resume", "work is taken again", config, overrides, patience=10.0)
+
+
+@cli.command(short_help="Replace the workers, one after the other.")
+@_with_settings
+@_wait_option
+def restart(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
+    """Replace the workers one after the other; the supervisor stays, and so does the group's membership.
+
+    \b
+      swarmctl restart
+    """
+    done = "all workers were replaced" if wait else "workers are being replaced"
+    return _simple("restart", done, config, overrides, patience=None if wait else 10.0, wait=wait)
+
+
+@cli.command(short_help="Take new code and settings into use.")
+@_with_settings
+@_wait_option
+def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
+    """Load new code and settings, then replace the workers one after the other; refused if they do not load.
+
+    \b
+      swarmctl check && swarmctl reload
+    """
+    done = "the new code and settings are in use" if wait else "the new code and settings are being taken into use"
+    return _simple("reload", done, config, overrides, patience=None if wait else 120.0, wait=wait)
+
+
+@cli.command(short_help="Change the number of workers.")
+@click.argument("workers", type=click.IntRange(1, 256), metavar="N")
+@_with_settings
+@_wait_option
+def scale(workers: int, config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
+    """Change the number of workers to N while the swarm runs.
+
+    \b
+      swarmctl scale 8
+    """
+    done = f"scaled to {workers}" if wait else f"scaling to {workers}"
+    return _simple("scale", done, config, overrides, patience=None if wait else 10.0, workers=workers, wait=wait)
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command(short_help="Show what every worker does.")
+@_with_settings
+@_json_option
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    metavar="S",
+    help="Seconds between two looks with --watch; default: 1.",
+)
+def status(config: Path | None, overrides: tuple[str, ...], interval: float, *, as_json: bool, watch: bool) -> int:
+    """Show what every worker does: its state, load, memory and partitions, and why workers were replaced.
+
+    \b
+      swarmctl status
+      swarmctl status --watch
+      swarmctl status --json | jq '.workers[].assignment[].lag'
+
+    "-" is unknown, which is not 0. A lag of 12+ is 12, and more in partitions where it is not known.
+    """
+    from swarm import control
+
+    dirs = _run_dirs(config, overrides)
+
+    def ask() -> dict[str, Any]:
+        result: dict[str, Any] = control.request(dirs, "status")["result"]
+        return result
+
+    if watch:
+        _watch(ask, interval, as_json=as_json)
+    _show_status(ask(), as_json=as_json)
+    return 0
+
+
+def _show_status(answer: dict[str, Any], *, as_json: bool) -> None:
+    import time
+
+    from swarm import display
+
+    if as_json:
+        _dump(answer)
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(highlight=False).print(display.drawing(answer, time.time()))
+    else:
+        click.echo(display.plain(answer, time.time()))
+
+
+def _watch(ask: Callable[[], dict[str, Any]], interval: float, *, as_json: bool) -> NoReturn:
+    """Until Ctrl-C. A daemon that goes away is waited for, as it may be restarting; one that is not there at first is an error."""
+    import time
+
+    from swarm import control, display
+
+    answer = ask()
+    if as_json or not sys.stdout.isatty():
+        while True:
+            with contextlib.suppress(control.NotRunning):
+                if as_json:
+                    _dump(ask(), indent=None)
+                else:
+                    click.echo(display.plain(ask(), time.time()) + "\n")
+                sys.stdout.flush()
+            time.sleep(interval)
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    with Live(display.drawing(answer, time.time()), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval)
+            try:
+                live.update(display.drawing(ask(), time.time()), refresh=True)
+            except control.NotRunning as error:
+                live.update(str(error), refresh=True)
+
+
+@cli.command(short_help="Show what every thread is doing.")
+@click.argument("worker", required=False, type=click.IntRange(min=0), metavar="[WORKER]")
+@_with_settings
+@_json_option
+def backtrace(worker: int | None, config: Path | None, overrides: tuple[str, ...], *, as_json: bool) -> int:
+    """Show what every thread of every process is doing right now, or only those of one worker, by its index.
+
+    \b
+      swarmctl backtrace
+      swarmctl backtrace 2
+
+    It works while a handler hangs in C code. The processes go on undisturbed.
+    """
+    from swarm import control
+
+    answer = control.request(_run_dirs(config, overrides), "backtrace", worker=worker, patience=30.0)["result"]
+    if as_json:
+        _dump(answer)
+        return 0
+    parts = []
+    for process in answer["processes"]:
+        number = f" {process['worker']}" if process.get("worker") is not None else ""
+        text = str(process.get("text") or "").rstrip() or "(no answer)"
+        parts.append(f"== {process['process']}{number}, pid {process['pid']}\n{text}")
+    click.echo("\n\n".join(parts))
+    return 0
+
+
+@cli.command(short_help="Say what is wrong with settings and app.")
+@_with_settings
+@_with_app
+@_json_option
+@click.option("-v", "--verbose", is_flag=True, help="Show also the Kafka properties that each group will use.")
+def check(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    app: str | None,
+    workers: str | None,
+    *,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Say what is wrong with settings and app; starts nothing and asks no broker.
+
+    \b
+      swarmctl check
+      swarmctl check -v -o kafka.session.timeout.ms=10000
+      swarmctl check --json
+
+    Exit code 1 if there is a problem. -v also lists all problems where they are many.
+    """
+    from swarm.config import SettingsError, load_settings
+
+    loaded: Loaded | None = None
+    problems: list[Problem]
+    try:
+        loaded = load_settings(config, overrides=overrides, app=app, workers=workers)
+    except SettingsError as error:
+        problems = list(error.problems)
+    else:
+        from swarm import preflight
+
+        problems = preflight.check(loaded)
+    properties: dict[str, dict[str, Any]] = {}
+    if verbose and loaded is not None and not problems:
+        from swarm import preflight
+
+        properties = preflight.effective(loaded)
+    if as_json:
+        listed = [{"where": p.where, "source": p.source, "what": p.what, "fix": p.fix} for p in problems]
+        answer: dict[str, Any] = {"ok": not problems, "problems": listed}
+        answer["warnings"] = list(loaded.warnings) if loaded is not None else []
+        _dump(answer | ({"kafka": properties} if properties else {}))
+        return FAILED if problems else 0
+    if problems:
+        return _report(problems, everything=verbose)
+    assert loaded is not None
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    settings = loaded.settings.swarm
+    source = loaded.path.name if loaded.path is not None else "the settings"
+    click.echo(f"{source}: nothing wrong. app {settings.app}, name {settings.name}, {settings.workers} workers")
+    for group, values in properties.items():
+        click.echo(f"\ngroup {group}")
+        for name in sorted(values):
+            click.echo(f"  {name} = {values[name]}")
+    return 0
+
+
+def _report(problems: Sequence[Problem], *, everything: bool) -> int:
+    """Problems for people, within MOST_LINES lines unless everything is asked for. Tracebacks of the application come last."""
+    from swarm.config import Problem, SettingsError
+
+    # What an application raised has its own frames below the first line.
+    heads = [Problem(p.where, p.source, p.what.partition("\n")[0], p.fix) for p in problems]
+    frames = "\n".join(p.what.partition("\n")[2] for p in problems).strip()
+    text = SettingsError(heads).render(2 * len(heads) + 2 if everything else MOST_LINES)
+    print(text + (f"\n{frames}" if frames else ""), file=sys.stderr)
+    return FAILED
+
+
+# -- trying it out ---------------------------------------------------------------------------------------------------
+
+
+@cli.command(short_help="Write a small application to begin with.")
+@click.argument("directory", type=click.Path(path_type=Path), default=Path("."), metavar="[DIR]")
+def init(directory: Path) -> int:
+    """Write a small working application and its swarm.toml into DIR (default: here). Overwrites nothing.
+
+    \b
+      swarmctl init shop
+    """
+    from swarm import scaffold
+
+    made = scaffold.write(directory)
+    click.echo(f"Wrote {', '.join(made.files)} in {made.directory}.\n\nNext, with a broker to try it with:")
+    steps = [
+        ("swarmctl broker --port 9092 --topic orders:6", "leave it running"),
+        ("swarmctl start", "in a second terminal"),
+        (f"python -m {made.name}.produce", "in a third: a hundred orders"),
+        ("swarmctl status", ""),
+    ]
+    if made.directory != Path("."):
+        steps.insert(0, (f"cd {made.directory}", "here, and in the other terminals"))
+    for step, remark in steps:
+        click.echo(f"  {step:<46}{'# ' + remark if remark else ''}".rstrip())
+    click.echo(f'Your own Kafka: set "bootstrap.servers" in swarm.toml. Your code: {made.name}/app.py.')
+    return 0
+
+
+def _topics(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    topics = {}
+    for value in values:
+        name, _colon, number = value.partition(":")
+        if not name or not (number or "4").isdecimal() or not 1 <= int(number or 4) <= 1024:
+            raise click.BadParameter(f"expected NAME or NAME:PARTITIONS (1 to 1024 partitions), got {value!r}.")
+        topics[name] = int(number or 4)
+    return topics
+
+
+@cli.command(short_help="Run an embedded broker to try things with.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Default: 0, the system chooses.")
+@click.option(
+    "--topic",
+    "topics",
+    multiple=True,
+    callback=_topics,
+    metavar="NAME[:PARTITIONS]",
+    help="A topic to make at once, with 4 partitions if not said; may be repeated.",
+)
+@click.option(
+    "--session-timeout",
+    type=click.FloatRange(0.5, 3600),
+    metavar="S",
+    help="Of groups with group.protocol=consumer, where it is the broker's to say.",
+)
+def broker(port: int, topics: dict[str, int], session_timeout: float | None) -> int:
+    """Run the embedded broker on 127.0.0.1, in the foreground: a Kafka to try things with, inside the client library.
+
+    \b
+      swarmctl broker --port 9092 --topic orders:6 --topic clicks
+
+    It prints its bootstrap.servers and runs until TERM or Ctrl-C. Topics that are not there appear at their first use, with 4
+    partitions. Everything is in memory: the newest 5 MB or so of each partition, gone when it ends. It knows neither static
+    membership nor security, and proves nothing about delivery. A rebalance of a classic group takes a second less than the
+    members' session.timeout.ms: set that to 6000 or less in [kafka], or "group.protocol" = "consumer".
+    """
+    import signal
+
+    from swarm.embedded import EmbeddedBroker
+
+    ends = {signal.SIGTERM, signal.SIGINT}
+    # Blocked before librdkafka starts its threads, which inherit it: so the signal waits for the line that takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    with EmbeddedBroker(topics, port, session_timeout=session_timeout) as embedded:
+        click.echo(f"bootstrap.servers = {embedded.bootstrap}")
+        for name, partitions in topics.items():
+            click.echo(f"topic {name}, {partitions} partitions")
+        click.echo(f"To use it: export SWARM_KAFKA__BOOTSTRAP_SERVERS={embedded.bootstrap}   Ctrl-C ends it.")
+        sys.stdout.flush()
+        signal.sigwait(ends)
+    return 0
+
+
+@cli.command(short_help="See a swarm at work, and one of its workers die.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(5, 3600),
+    default=20.0,
+    metavar="S",
+    help="How long it runs (default: 20), until it drains and counts; 5 or more.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=3, metavar="N", help="Worker processes; default: 3.")
+@click.option(
+    "--bootstrap", metavar="HOST:PORT", help="Use this Kafka, with a topic made for it and deleted afterwards."
+)
+def demo(seconds: float, workers: int, bootstrap: str | None) -> int:
+    """See a swarm at work: orders are produced and processed, a worker is killed half way, and everything is counted.
+
+    \b
+      swarmctl demo
+      swarmctl demo --seconds 60 --workers 6
+      swarmctl demo --bootstrap localhost:9092
+
+    Needs nothing else: it brings its own broker. Exit code 1 if a message was lost.
+    """
+    from swarm.demo import run
+
+    return run(seconds=seconds, workers=workers, bootstrap=bootstrap)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

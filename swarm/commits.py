@@ -1,0 +1,249 @@
+"""What one group commits, and when. Runs in the poller thread; knows lanes and a client, no assignment and no handler.
+
+Only the poller commits, also for a handler that calls `commit()`: confluent-kafka lets one thread at a time into a client, so a
+commit from a processing thread waits for the poll that is under way, and for good while the poller is inside a rebalance
+callback that waits for that very thread (measured with 2.16.1). A handler therefore leaves a request and waits for the answer.
+
+A commit never carries more than a lane's settled frontier, and nothing of a lane that was lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from swarm import events
+from swarm.bus import Bus
+from swarm.client import Client
+from swarm.dispatch import Dispatcher
+from swarm.lane import Lane
+from swarm.scoreboard import COMMITS, Scoreboard
+
+PATIENCE: Final = 30.0
+"""Seconds for which a handler's commit is tried before it answers False."""
+RETRY: Final = 0.1
+"""Seconds between two tries of a commit that the group refused for the moment (a rebalance, a coordinator that moves)."""
+LIVELY: Final = 1.0
+"""Seconds after a handler's commit during which another one is expected: the poller then looks for requests every few ms."""
+
+RETRIABLE: Final = frozenset(
+    {
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError._TIMED_OUT,
+        KafkaError._WAIT_COORD,
+        KafkaError._TRANSPORT,
+        KafkaError._IN_PROGRESS,
+        KafkaError._TIMED_OUT_QUEUE,
+    }
+)
+
+Offsets = Sequence[tuple[str, int, int]]
+
+
+@dataclass(slots=True)
+class _Request:
+    lane: Lane
+    target: int
+    deadline: float
+    answered: threading.Event = field(default_factory=threading.Event)
+    result: bool = False
+
+    def answer(self, result: bool) -> None:
+        self.result = result
+        self.answered.set()
+
+
+class Commits:
+    """The commits of one group. `lanes` is the group's own mapping, read live."""
+
+    def __init__(
+        self,
+        group: str,
+        lanes: Mapping[tuple[str, int], Lane],
+        dispatcher: Dispatcher,
+        board: Scoreboard,
+        bus: Bus,
+        clock: Callable[[], float],
+    ) -> None:
+        self._group = group
+        self._lanes = lanes
+        self._dispatcher = dispatcher
+        self._board = board
+        self._bus = bus
+        self._clock = clock
+        self._requests: list[_Request] = []
+        self._sent: list[tuple[float, tuple[tuple[str, int, int], ...]]] = []
+        self._retry_at = 0.0
+        self._asked_at = float("-inf")
+        self._closed = False
+
+    # -- processing threads ------------------------------------------------------------------------------------------
+
+    def request(self, lane: Lane) -> bool:
+        """Commit a lane's frontier and wait for the broker's answer. False: no longer ours, or refused for `PATIENCE` seconds."""
+        now = self._clock()
+        with self._dispatcher.lock:
+            if lane.lost or lane.phase == "closed" or self._closed:
+                return False
+            if lane.frontier == lane.committed:
+                return True
+            request = _Request(lane, lane.frontier, now + PATIENCE)
+            self._requests.append(request)
+            self._asked_at = now
+            self._dispatcher.rested.notify_all()  # the poller may be waiting in a rebalance
+        request.answered.wait()
+        return request.result
+
+    # -- the poller --------------------------------------------------------------------------------------------------
+
+    def lively(self, now: float) -> bool:
+        """Whether handlers are committing: then polls must be short."""
+        return bool(self._requests) or now - self._asked_at < LIVELY
+
+    def serve(self, client: Client, now: float) -> None:
+        """Send what handlers ask for, without waiting; the answers come to `on_committed`."""
+        if self._requests:
+            self._answer_decided(now)
+            if self._requests and now >= self._retry_at:
+                self.send(client)
+
+    def send(self, client: Client) -> None:
+        """Send all that is new since the last commit, without waiting."""
+        with self._dispatcher.lock:
+            offsets = tuple(
+                (lane.topic, lane.partition, frontier)
+                for lane in self._lanes.values()
+                if not lane.lost and (frontier := lane.settled_frontier()) not in (lane.sent, lane.committed)
+            )
+            for topic, partition, offset in offsets:
+                self._lanes[(topic, partition)].sent = offset
+        if not offsets:
+            return
+        try:
+            client.commit_soon(offsets)
+        except KafkaException as error:
+            self._failed(error.args[0], offsets)
+        else:
+            self._sent.append((self._clock(), offsets))
+
+    def on_committed(self, error: KafkaError | None, offsets: Offsets) -> None:
+        """The broker's answer to `send` (from within a poll)."""
+        answered = tuple(offsets)
+        for number, (began, sent) in enumerate(self._sent):
+            if sent == answered:
+                del self._sent[number]
+                self._board.observe("commit_duration_seconds", self._clock() - began)
+                break
+        if error is None:
+            self._succeeded(answered)
+        else:
+            self._failed(error, answered)
+
+    def commit_and_wait(
+        self, client: Client, lanes: Iterable[Lane], patience: float, alive: Callable[[], None]
+    ) -> bool:
+        """Commit these lanes' frontiers before anything else happens: at a revocation and at the stop. Blocks.
+
+        Gives up after `patience` seconds or at a refusal that no waiting mends. `alive` is called between two tries.
+        """
+        deadline = self._clock() + patience
+        lanes = list(lanes)
+        while True:
+            offsets = tuple(
+                (lane.topic, lane.partition, frontier)
+                for lane in lanes
+                if not lane.lost and (frontier := lane.settled_frontier()) != lane.committed
+            )
+            if not offsets:
+                self._answer_decided(self._clock())
+                return True
+            began = self._clock()
+            try:
+                client.commit_now(offsets)
+            except KafkaException as error:
+                self._failed(error.args[0], offsets)
+                if error.args[0].code() not in RETRIABLE or self._clock() > deadline:
+                    return False
+                alive()
+                time.sleep(RETRY)
+                continue
+            self._board.observe("commit_duration_seconds", self._clock() - began)
+            self._succeeded(offsets)
+            return True
+
+    def serve_and_wait(self, client: Client, alive: Callable[[], None]) -> None:
+        """Commit what handlers ask for, from within a rebalance callback, where no answer could come to `on_committed`."""
+        if self._requests:
+            self._answer_decided(self._clock())
+            wanted = [request.lane for request in self._requests]
+            if wanted and self._clock() >= self._retry_at:
+                self.commit_and_wait(client, wanted, 0.0, alive)
+
+    def close(self, *, for_good: bool) -> None:
+        """The client is gone: nobody's request can be carried out. `for_good`: nor will any later one."""
+        with self._dispatcher.lock:
+            self._closed = for_good
+            requests, self._requests = self._requests, []
+            self._sent.clear()
+        for request in requests:
+            request.answer(False)
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+
+    def _succeeded(self, offsets: Offsets) -> None:
+        self._board.add(COMMITS)
+        with self._dispatcher.lock:
+            for topic, partition, offset in offsets:
+                lane = self._lanes.get((topic, partition))
+                if lane is not None:
+                    lane.committed = lane.sent = offset
+        if self._bus.wants(events.OffsetsCommitted):
+            self._bus.publish(events.OffsetsCommitted(self._group, tuple(offsets)))
+        self._answer_decided(self._clock())
+
+    def _failed(self, error: KafkaError, offsets: Offsets) -> None:
+        if error.code() == KafkaError._NO_OFFSET:
+            return
+        self._board.count_error("commit")
+        self._retry_at = self._clock() + RETRY
+        refused = error.code() not in RETRIABLE
+        answered = []
+        with self._dispatcher.lock:
+            for topic, partition, _ in offsets:
+                lane = self._lanes.get((topic, partition))
+                if lane is not None:
+                    lane.sent = -1  # whatever the frontier is by then, it is sent again
+            if refused:
+                keys = {(topic, partition) for topic, partition, _ in offsets}
+                answered = [request for request in self._requests if request.lane.key in keys]
+                self._requests = [request for request in self._requests if request not in answered]
+        self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), error.str()))
+        for request in answered:
+            request.answer(False)
+
+    def _answer_decided(self, now: float) -> None:
+        decided: list[tuple[_Request, bool]] = []
+        with self._dispatcher.lock:
+            waiting = []
+            for request in self._requests:
+                lane = request.lane
+                if lane.committed >= request.target:
+                    decided.append((request, not lane.lost))
+                elif lane.lost or lane.phase == "closed" or now > request.deadline:
+                    decided.append((request, False))
+                else:
+                    waiting.append(request)
+            self._requests = waiting
+        for request, result in decided:
+            request.answer(result)
