@@ -308,6 +308,7 @@ def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> in
 
     \b
       swarmctl check && swarmctl reload
+      swarmctl reload --no-wait
     """
     done = "the new code and settings are in use" if wait else "the new code and settings are being taken into use"
     return _simple("reload", done, config, overrides, patience=None if wait else 120.0, wait=wait)
@@ -526,7 +527,7 @@ def init(directory: Path) -> int:
     made = scaffold.write(directory)
     click.echo(f"Wrote {', '.join(made.files)} in {made.directory}.\n\nNext, with a broker to try it with:")
     steps = [
-        ("swarmctl broker --port 9092 --topic orders:6", "leave it running"),
+        (f"swarmctl broker --port {scaffold.PORT} --topic orders:6", "leave it running"),
         ("swarmctl start", "in a second terminal"),
         (f"python -m {made.name}.produce", "in a third: a hundred orders"),
         ("swarmctl status", ""),
@@ -534,7 +535,7 @@ def init(directory: Path) -> int:
     if made.directory != Path("."):
         steps.insert(0, (f"cd {made.directory}", "here, and in the other terminals"))
     for step, remark in steps:
-        click.echo(f"  {step:<46}{'# ' + remark if remark else ''}".rstrip())
+        click.echo(f"  {step:<48}{'# ' + remark if remark else ''}".rstrip())
     click.echo(f'Your own Kafka: set "bootstrap.servers" in swarm.toml. Your code: {made.name}/app.py.')
     return 0
 
@@ -569,7 +570,7 @@ def broker(port: int, topics: dict[str, int], session_timeout: float | None) -> 
     """Run the embedded broker on 127.0.0.1, in the foreground: a Kafka to try things with, inside the client library.
 
     \b
-      swarmctl broker --port 9092 --topic orders:6 --topic clicks
+      swarmctl broker --topic orders:6 --topic clicks
 
     It prints its bootstrap.servers and runs until TERM or Ctrl-C. Topics that are not there appear at their first use, with 4
     partitions. Everything is in memory: the newest 5 MB or so of each partition, gone when it ends. It knows neither static

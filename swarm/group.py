@@ -345,25 +345,23 @@ class Group:
     def _starts(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Where each partition begins; asks until the broker answers, because to guess would lose or repeat messages."""
         assert self._client is not None
-        if self.stop_requested:
-            return {}  # given to us while we leave: whoever gets it next asks for its start
         edges = {topic: self.plan_of(topic).initial_offset for topic, _ in partitions}
         delay = 0.1
-        while partitions:
-            self._board.polled(self._slot, self._clock())
+        while partitions and not self.stop_requested:
+            self._alive()
             try:
                 return self._client.resolve(partitions, edges, timeout=2.0)
             except KafkaException as error:
                 self.on_error(error.args[0], None, None, None)
-            if self.stop_requested:
-                return {}
             time.sleep(delay)
             delay = min(delay * 2, 2.0)
-        return {}
+        return {}  # given to us while we leave: whoever gets them next asks for their start
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
-        assert self._client is not None
+        if self._client is None:  # while a fenced client is being closed
+            self.on_lost(partitions)
+            return
         self._board.add(REBALANCES)
         began = self._clock()
         lanes = self._begin_release(partitions, "revoked")

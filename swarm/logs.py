@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import threading
+import time
 from typing import Any, Final
 
 from swarm.events import Event
@@ -131,6 +132,34 @@ class _Bridge(logging.Handler):
         self._log.line(level, "log", facts)
 
 
+class _Fold(logging.Filter):
+    """librdkafka's own log: one line per facility (FAIL, METADATAUPDATE, …) and interval, with the number that were left out.
+
+    While its only broker is away it writes some 20 lines a second and client; what matters of them is a ClientError event too.
+    """
+
+    INTERVAL: Final = 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        facility = text.partition(" ")[0]
+        now = time.monotonic()
+        at, left_out = self._seen.get(facility, (float("-inf"), 0))
+        if now - at < self.INTERVAL:
+            self._seen[facility] = (at, left_out + 1)
+            return False
+        self._seen[facility] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{text} ({left_out} more since the last such line)", None
+        if record.levelno > logging.WARNING:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 def install(log: Log) -> None:
     """Send the standard library's logging through `log`, in place of what was installed before."""
     root = logging.getLogger()
@@ -142,3 +171,6 @@ def install(log: Log) -> None:
             root.removeHandler(handler)
     root.addHandler(_Bridge(log))
     root.setLevel(log.threshold)
+    client = logging.getLogger("librdkafka")
+    if not client.filters:
+        client.addFilter(_Fold())

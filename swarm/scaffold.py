@@ -1,6 +1,6 @@
 """The files of a new application, as `swarmctl init` writes them. Knows their text; starts nothing.
 
-What it writes runs at once against `swarmctl broker --port 9092`.
+What it writes runs at once against `swarmctl broker --port PORT`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Final
 
 from swarm.errors import SwarmError
 
+PORT: Final = 19892
+"""Of the broker in a new swarm.toml. Not Kafka's 9092: made-up orders must not go to a real one that happens to listen there."""
+
 _SETTINGS: Final = """\
 # What `swarmctl start` in this directory runs. Everything here can also come from the environment (SWARM_WORKERS=8) or from
 # an option (-o worker.concurrency=8); `swarmctl check` says what is wrong without starting anything.
@@ -26,7 +29,7 @@ app = "$name.app:app"       # module:attribute, imported from this directory
 workers = 3                 # processes; "auto" takes one for each CPU
 
 [kafka]                     # any librdkafka property, verbatim
-"bootstrap.servers" = "127.0.0.1:9092"
+"bootstrap.servers" = "127.0.0.1:$port"
 "session.timeout.ms" = 6000  # for `swarmctl broker`, whose rebalances take nearly as long; drop it for a real Kafka
 
 [worker]
@@ -133,7 +136,7 @@ def write(directory: Path) -> Written:
             path = directory / file
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x") as out:  # x: also what appeared since we looked is not overwritten
-                out.write(Template(text).substitute(name=name))
+                out.write(Template(text).substitute(name=name, port=PORT))
     except OSError as error:
         raise SwarmError(
             f"{error.filename or directory}: cannot write it: {error.strerror}.\nName another directory."
