@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
 from swarm.config import units
 
 NAME_CHARACTERS = "a-zA-Z0-9._-"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
 from swarm.config import layers
 from swarm.config.checks import broken_rules
 from swarm.config.kafka import check_properties

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
+
 from swarm.config import kinds, units
 from swarm.config.kinds import NAME_CHARACTERS, Kind
 from swarm.config.machine import usable_cpus

@@ -53,9 +53,10 @@ class Backtrace:
         patience = PATIENCE if self.size == self.start else QUIET_FOR
         return now - self.grown_at >= patience
 
-    def whole(self) -> str:
-        """All that is in the file: what faulthandler wrote when the process died of its own fault."""
-        data = os.pread(self.fd, min(self.size, KEEP), 0).decode("utf-8", "replace")
+    def whole(self, since: int) -> str:
+        """All that is in the file after `since` bytes: what faulthandler wrote when the process died of its own fault."""
+        since = since if since <= self.size else 0  # it was emptied in the meantime
+        data = os.pread(self.fd, min(self.size - since, KEEP), since).decode("utf-8", "replace")
         return name_threads(data, self.names())
 
     def text(self) -> str:

@@ -23,7 +23,6 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
-from swarm.supervisor.observer import Notice, View, is_current
 
 from swarm.scoreboard import (
     BATCHES,
@@ -34,6 +33,7 @@ from swarm.scoreboard import (
     RETRIES,
     AssignedView,
 )
+from swarm.supervisor.observer import Notice, View, is_current
 
 SWARM_STATES: Final = ("starting", "running", "quiet", "stopping")
 RESTART_REASONS: Final = (

@@ -19,9 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from swarm import __version__, events, exits
+from swarm.bus import Bus
+from swarm.logs import Log
+from swarm.scoreboard import PREPARED_AT, Bulletin, Scoreboard
 from swarm.supervisor import incidents, memory
 from swarm.supervisor.backtraces import Backtrace, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
+from swarm.supervisor.listening import ListenerProcess, wanted_by
 from swarm.supervisor.memory import Memory
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.pidfile import PidFile
@@ -46,6 +51,7 @@ from swarm.supervisor.processes import (
     Process,
     become_subreaper,
     end,
+    fork_listener,
     fork_observer,
     fork_worker,
     own_threads,
@@ -56,15 +62,9 @@ from swarm.supervisor.processes import (
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import snapshot
 
-from swarm import __version__, events, exits
-from swarm.bus import Bus
-from swarm.logs import Log
-from swarm.scoreboard import PREPARED_AT, Bulletin, Scoreboard
-
 if TYPE_CHECKING:
-    from swarm.config import Loaded
-
     from swarm.app import App
+    from swarm.config import Loaded
 
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
@@ -79,11 +79,14 @@ class Worker:
     index: int
     board: Scoreboard
     dump_fd: int
+    dump_from: int = 0
+    """Size of the dump file at the fork: what is below was written by predecessors."""
     process: Process | None = None
     started_at: float = 0.0
     lifetime: float = 0.0
     terminated_at: float = 0.0
     stop_deadline: float = 0.0
+    killed: bool = False
     reason: Reason | None = None
     dump: Literal["none", "pending", "done"] = "none"
     backtrace: str = ""
@@ -167,6 +170,13 @@ class Supervisor:
         self._watchdog_at = 0.0
         self._control = ControlServer(run_dir / "control.sock", self._selector, self._request)
         self._selector.register(self._signals.fd, selectors.EVENT_READ, lambda _: self._hear_signals())
+        self._listeners: ListenerProcess | None = None
+        if app is not None and wanted_by(app):
+            dump = make_dump_file("listeners")
+            self._listeners = ListenerProcess(
+                app, lambda body: fork_listener(self.name, body, dump, self._close_in_child()), self.bus.publish
+            )
+            self.bus.add(events.Event, self._listeners.hear)
         self._backtraces: list[Backtrace] = []
         self._stop_waiters: list[Connection] = []
         self.stopping = False
@@ -224,6 +234,8 @@ class Supervisor:
         self.bulletin.came_round(now)
         self._collect_backtraces(now)
         self._sample(now)
+        if self._listeners is not None:
+            self._listeners.collect()
         for action in decide(self._view(now), self.limits, now):
             self._carry_out(action, now)
         self._keep_observer(now)
@@ -244,20 +256,20 @@ class Supervisor:
             return WorkerView(worker.index, restart_at=worker.restart_at, boot_failures=worker.boot_failures)
         board = worker.board
         polls = [group.poll_at for group in board.groups() if group.poll_at]
-        overdue = [now - job.started_at - job.limit for job in board.jobs() if job.limit]
         return WorkerView(
             worker.index,
             worker.process.pid,
             worker.started_at,
             board.report_at,
             min(polls, default=0.0),
-            max(overdue, default=-1.0),
+            tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
             worker.memory,
             worker.memory_over,
             worker.lifetime,
             worker.came_up,
             worker.terminated_at,
             worker.stop_deadline,
+            worker.killed,
             worker.reason,
             worker.dump,
         )
@@ -315,6 +327,8 @@ class Supervisor:
     def _close_in_child(self) -> list[int]:
         fds = [self._selector.fileno(), *self._signals.fds, *self._control.fds, self._pid_file.fd, *self._notifier.fds]
         processes = [worker.process for worker in self.workers]
+        if self._listeners is not None:
+            fds += self._listeners.fds
         for process in [*processes, self._observer]:
             if process is not None:
                 fds.append(process.pidfd)
@@ -328,6 +342,7 @@ class Supervisor:
             self._finish = Finish(exits.NOT_BOOTED, "the supervisor has more than one thread: it cannot fork safely")
             return
         worker.board.clear()
+        worker.dump_from = os.fstat(worker.dump_fd).st_size
         try:
             process = fork_worker(
                 worker.index,
@@ -347,6 +362,7 @@ class Supervisor:
         worker.started_at = now
         worker.restarts += 1
         worker.terminated_at = worker.stop_deadline = 0.0
+        worker.killed = False
         worker.reason = None
         worker.dump = "none"
         worker.backtrace = ""
@@ -383,7 +399,7 @@ class Supervisor:
             return
         if self.stopping:
             self._had_to_kill = True
-        worker.stop_deadline = float("inf")
+        worker.killed = True
         path = self._write_incident(worker, pid, reason, "killed")
         self.bus.publish(events.WorkerKilled(worker.index, pid, reason, path))
 
@@ -440,7 +456,8 @@ class Supervisor:
             self._backtraces = [dump for dump in self._backtraces if dump.pid != process.pid]
         reason, detail = self._explain(worker, exit_)
         if exit_.signal in exits.OWN_FAULTS:
-            worker.backtrace = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads).whole()
+            dump = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads)
+            worker.backtrace = dump.whole(worker.dump_from)
             self._write_incident(worker, process.pid, reason, f"died of {exit_.signal}")
         if worker.came_up:
             self._ever_came_up = True
@@ -579,6 +596,8 @@ class Supervisor:
                     ours = [worker.process.pid for worker in self.workers if worker.process is not None]
                     if self._observer is not None:
                         ours.append(self._observer.pid)
+                    if self._listeners is not None:
+                        ours += self._listeners.pids
                     reap_strangers(ours)
 
     def stop(self, reason: str, timeout: float | None = None) -> None:
@@ -625,7 +644,7 @@ class Supervisor:
                 connection.answer(self.status(full=True))
             case "stop":
                 timeout = request.get("timeout")
-                if timeout is not None and (not isinstance(timeout, (int, float)) or timeout < 0):
+                if timeout is not None and not (isinstance(timeout, (int, float)) and 0 <= timeout < 1e9):
                     connection.refuse(f"stop: timeout: expected seconds of 0 or more, got {timeout!r}")
                     return
                 self.stop("swarmctl stop", timeout)
@@ -635,7 +654,7 @@ class Supervisor:
                     connection.answer({"state": "stopping"})
             case "backtrace":
                 only = request.get("worker")
-                if only is not None and only not in range(len(self.workers)):
+                if only is not None and not (isinstance(only, int) and 0 <= only < len(self.workers)):
                     connection.refuse(f"there is no worker {only!r}: they are numbered 0 to {len(self.workers) - 1}")
                     return
                 if only is not None and self.workers[only].process is None:
@@ -797,6 +816,8 @@ class Supervisor:
                 end(self._observer)
         seconds = time.monotonic() - self._stopping_since if self._stopping_since else 0.0
         self.bus.publish(events.SwarmStopped(finish.code, seconds))
+        if self._listeners is not None:
+            self._listeners.close()
         for connection in self._stop_waiters:
             connection.answer({"code": finish.code, "seconds": seconds})
         self._control.close()

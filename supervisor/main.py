@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.supervisor.loop import Supervisor
-from swarm.supervisor.pidfile import PidFile
-
 from swarm import app_metrics
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
 from swarm.logs import Log, Output, install
+from swarm.supervisor.loop import Supervisor
+from swarm.supervisor.pidfile import PidFile
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -27,7 +26,6 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
     reported or failed. Must be called in the main thread of a process without other threads; blocks until the stop.
     """
     from swarm.config import choose_run_dir, choose_state_dir
-
     from swarm.preflight import refused_properties
 
     settings = loaded.settings

@@ -3,8 +3,8 @@
 The words:
 - a worker's *index* is its stable number; a *process* holds it for a while. Facts arrive as views, matched by index and pid.
 - to *terminate* is SIGTERM (drain, commit, leave) with a deadline; to *kill* is SIGKILL after it.
-- a *fault* is a reason for which a worker is replaced: it no longer reports, polls, or gets on with its job, or uses too much
-  memory. Its backtrace is taken before it is terminated.
+- a *fault* is a reason for which a worker is replaced: it no longer reports, polls, or gets on with its job, or is over the
+  hard memory limit. Its backtrace is taken before it is terminated; over the soft limit it is drained like one that is due.
 - slow is no fault, and a broker that is away is none: nothing here looks at lag or at connections.
 - *came up*: the process was set up and its loop has begun. Where no worker ever came up in three tries each, the swarm gives up.
 """
@@ -79,7 +79,7 @@ class WorkerView:
     """Facts about one index at one instant; instants are monotonic seconds, 0.0: never.
 
     pid None: no process; `restart_at` says when to fork. `fault` is set once a fault was found; `dump` tells how far its
-    backtrace is. `job_age` and `job_limit` are those of the job that is furthest over its limit.
+    backtrace is.
     """
 
     index: int
@@ -87,8 +87,8 @@ class WorkerView:
     started_at: float = 0.0
     report_at: float = 0.0
     poll_at: float = 0.0
-    job_over: float = -1.0
-    """Seconds by which the worst job is over its limit; negative: none is."""
+    jobs: tuple[tuple[float, float], ...] = ()
+    """(start, limit in seconds) of each job in hand that has a limit."""
     memory: int = 0
     memory_over: int = 0
     """Samples in a row over the soft limit."""
@@ -98,6 +98,8 @@ class WorkerView:
     terminated_at: float = 0.0
     stop_deadline: float = 0.0
     """When a terminated process is killed."""
+    killed: bool = False
+    """KILL was sent: all that is left is to wait for the kernel."""
     reason: Reason | None = None
     """Why it is being stopped."""
     dump: Literal["none", "pending", "done"] = "none"
@@ -170,7 +172,8 @@ def decide(swarm: SwarmView, limits: Limits, now: float) -> list[Action]:
     planned = any(w.pid is not None and w.reason in PLANNED for w in swarm.workers)
     for worker in swarm.workers:
         if worker.pid is None:
-            if not swarm.stopping and not worker.retired and now >= worker.restart_at:
+            exhausted = worker.boot_failures >= BOOT_TRIES and not swarm.ever_came_up  # it waits for the others' tries
+            if not swarm.stopping and not worker.retired and not exhausted and now >= worker.restart_at:
                 actions.append(Fork(worker.index))
             continue
         action = _for_process(swarm, worker, worker.pid, limits, now, planned)
@@ -196,6 +199,8 @@ def _for_process(
     swarm: SwarmView, worker: WorkerView, pid: int, limits: Limits, now: float, planned: bool
 ) -> Action | None:
     """One line per rule, in the order of their weight; the first that applies is this pass's answer for this worker."""
+    if worker.killed:
+        return None
     if worker.terminated_at:
         return _for_terminated(swarm, worker, pid, limits, now)
     if swarm.stopping:
@@ -217,7 +222,9 @@ def _for_process(
 def _for_terminated(swarm: SwarmView, worker: WorkerView, pid: int, limits: Limits, now: float) -> Action | None:
     reason = worker.reason or "requested"
     over_hard_limit = 0 < limits.memory_kill < worker.memory
-    if not (swarm.at_once or over_hard_limit or now >= worker.stop_deadline):
+    patience = worker.stop_deadline - worker.terminated_at
+    overdue = now >= max(worker.terminated_at, swarm.forgiven_at) + patience
+    if not (swarm.at_once or over_hard_limit or overdue):
         return None
     reason = "memory_kill" if over_hard_limit and not swarm.at_once else reason
     return _with_backtrace(worker, pid, Kill(worker.index, pid, reason))
@@ -242,6 +249,6 @@ def _fault(swarm: SwarmView, worker: WorkerView, limits: Limits, now: float) -> 
         return "report_timeout"
     if worker.poll_at and now - max(worker.poll_at, since) > limits.poll_timeout:
         return "poll_timeout"
-    if worker.job_over >= 0.0 and now - swarm.forgiven_at > worker.job_over:
+    if any(now - max(begun, since) > limit for begun, limit in worker.jobs):
         return "consume_timeout"
     return None

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 from swarm.exits import signal_name
 
 if TYPE_CHECKING:
-    from swarm.config import Loaded
-
     from swarm.app import App
+    from swarm.config import Loaded
     from swarm.logs import Log
     from swarm.scoreboard import Bulletin, Scoreboard
 
@@ -180,6 +179,7 @@ def fork_observer(
 
     def be_observer() -> int:
         import setproctitle
+
         from swarm.supervisor.observer import run
 
         ours.close()
@@ -196,6 +196,24 @@ def fork_observer(
         return run(host, port, boards, bulletin, announce=announce, metrics_dir=metrics_dir)
 
     pid = _fork(be_observer)
+    theirs.close()
+    return Process(pid, os.pidfd_open(pid), ours)
+
+
+def fork_listener(name: str, body: Callable[[socket.socket], int], dump_fd: int, close: Sequence[int]) -> Process:
+    """Fork the child that runs an application's listeners; `body` gets its end of the channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+
+    def be_listener() -> int:
+        import setproctitle
+
+        ours.close()
+        _become_child(close, dump_fd, wakeup=False)
+        setproctitle.setproctitle(f"swarm: {name} [listeners]")
+        return body(theirs)
+
+    pid = _fork(be_listener)
     theirs.close()
     return Process(pid, os.pidfd_open(pid), ours)
 

@@ -7,10 +7,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from swarm.supervisor import memory
-
 from swarm import __version__
 from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
+from swarm.supervisor import memory
 
 if TYPE_CHECKING:
     from swarm.supervisor.loop import Supervisor, Worker

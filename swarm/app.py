@@ -98,7 +98,8 @@ class App:
         return hook
 
     def on(self, event: type[E]) -> Callable[[Callable[[E], None]], Callable[[E], None]]:
-        """Register a listener for a class of `swarm.events` (Event: all). It runs in the worker, in a thread of its own.
+        """Register a listener for a class of `swarm.events` (Event: all). It runs in the worker, in a thread of its own; what the
+        supervisor says (`swarm.events.OF_SUPERVISOR`) is heard in a process of its own, with `preload = true` only.
 
         It cannot change processing: what it raises is counted and logged, and while it is slow, events beyond 10,000 that
         wait for it are dropped and counted.

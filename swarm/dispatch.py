@@ -11,8 +11,12 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from swarm.lane import Lane
+
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds; a pause may be for ever (an offset out of range), but a condition takes no infinite timeout."""
 
 
 class Dispatcher:
@@ -43,8 +47,8 @@ class Dispatcher:
             return
         if lane.predecessor is not None and lane.predecessor.phase == "running":
             return  # offered again when that job ends
-        if lane.hook_due:
-            self._make_ready(lane)
+        if lane.hook_due and (lane.closing or lane.phase == "idle" or lane.due_at <= now):
+            self._make_ready(lane)  # else its instance could not be made, and waits for the next try
             return
         if self.quiet or self.stopping or lane.closing:
             return
@@ -112,7 +116,7 @@ class Dispatcher:
                     lane.phase = "running"
                     self.running += 1
                     return lane
-                self._work.wait(self._timers[0][0] - now if self._timers else None)
+                self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
 
     def done(self, lane: Lane) -> None:
         """A lane's job has ended and was settled. Under the lock; the caller offers the lane again."""

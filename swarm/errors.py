@@ -11,6 +11,16 @@ SwarmError                a user's mistake or a state of the machine: shown as i
 from __future__ import annotations
 
 
+def describe(error: BaseException) -> str:
+    """Type and text of any exception, for events and headers; also of one whose own `__str__` raises."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be made)"
+    return f"{name}: {text}" if text else name
+
+
 class SwarmError(Exception):
     """Says what is wrong, why, and how to mend it, in at most six lines."""
 

@@ -432,5 +432,26 @@ class ThreadDied(Event):
     error: str
 
 
+OF_SUPERVISOR: tuple[type[Event], ...] = (
+    SwarmStarted,
+    SwarmStopping,
+    SwarmStopped,
+    SwarmQuiet,
+    SwarmResumed,
+    SwarmFailed,
+    SupervisorWarning,
+    WorkerStarted,
+    WorkerReady,
+    WorkerStopping,
+    WorkerKilled,
+    WorkerExited,
+    WorkerBackoff,
+    BacktraceDumped,
+    ProcessBacktraceDumped,
+    ObserverStarted,
+    ObserverFailed,
+)
+"""What the supervisor says; the rest is said in workers."""
+
 CATALOGUE: dict[str, type[Event]] = {cls.event_name(): cls for cls in Event.__subclasses__()}
 """All events by their log name."""

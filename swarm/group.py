@@ -266,7 +266,7 @@ class Group:
     def report_handled(self, lane: Lane) -> None:
         """Add what a lane handled since the last time to the scoreboard. Under the lock."""
         fresh = lane.handled - lane.reported
-        if fresh:
+        if fresh > 0:  # it falls where outputs of a run were not delivered: what is repeated is not counted again
             lane.reported += fresh
             self.runtime.count_messages(fresh)
 
@@ -283,7 +283,8 @@ class Group:
         with self._dispatcher.lock:
             lane.forget_buffer()
             lane.fetch_next = lane.taken_end = lane.retry_from = target
-            lane.seek_to = None
+            if lane.seek_to == target:  # else a hook has asked for another place meanwhile, and that is in the queue
+                lane.seek_to = None
             self._dispatcher.offer(lane, self._clock())
 
     def request_seek(self, lane: Lane) -> None:

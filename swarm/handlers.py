@@ -75,15 +75,17 @@ def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
 
     asynchronous = is_async(plan.handler)
     if plan.each:
-        return _each_async(plan, handler, wait) if asynchronous else _each(plan, handler)
-    return _batch_async(plan, handler, wait) if asynchronous else _batch(plan, handler)
+        return _each_async(plan, handler, wait) if asynchronous else _each(plan, handler, wait)
+    return _batch_async(plan, handler, wait) if asynchronous else _batch(plan, handler, wait)
 
 
-def _batch(plan: Plan, handler: Callable[[Messages], Any]) -> Runner:
+def _batch(plan: Plan, handler: Callable[[Messages], Any], wait: Await) -> Runner:
     deserializer = plan.deserializer
 
     def run(lane: Lane, raws: list[Any], attempt: int) -> int:
-        handler(Messages(raws, deserializer, attempt))
+        result = handler(Messages(raws, deserializer, attempt))
+        if result is not None and hasattr(result, "__await__"):  # an async function inside a plain one
+            wait(result)
         return len(raws)
 
     return run
@@ -99,21 +101,31 @@ def _batch_async(plan: Plan, handler: Callable[[Messages], Coroutine[Any, Any, A
     return run
 
 
-def _each(plan: Plan, handler: Callable[[Message], Any]) -> Runner:
+def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
     deserializer = plan.deserializer
     automatic = plan.offsets == "automatic"
+    may_halt = plan.delivery != "at_most_once"  # what was committed before the run would be run by nobody
 
     def run(lane: Lane, raws: list[Any], attempt: int) -> int:
         done = 0
         for raw in raws:
-            if lane.halt or lane.suppress:
+            if lane.suppress or (lane.halt and may_halt):
                 break
-            handler(Message(raw, deserializer, attempt))
-            if automatic and not lane.suppress:
-                lane.frontier = lane.retry_from = raw.offset() + 1
+            result = handler(Message(raw, deserializer, attempt))
+            if result is not None and hasattr(result, "__await__"):
+                wait(result)
             done += 1
+            if lane.suppress:
+                continue
+            end = raw.offset() + 1
+            if automatic:
+                lane.frontier = end
+            elif lane.frontier < end:
+                lane.unmarked_end = end
+            lane.retry_from = end
             lane.handled += 1
-            attempt = 1
+            if attempt > 1:
+                lane.attempt = attempt = 1
         return done
 
     return run
@@ -122,18 +134,26 @@ def _each(plan: Plan, handler: Callable[[Message], Any]) -> Runner:
 def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any]], wait: Await) -> Runner:
     deserializer = plan.deserializer
     automatic = plan.offsets == "automatic"
+    may_halt = plan.delivery != "at_most_once"
 
     async def all_of(lane: Lane, raws: list[Any], attempt: int) -> int:
         done = 0
         for raw in raws:
-            if lane.halt or lane.suppress:
+            if lane.suppress or (lane.halt and may_halt):
                 break
             await handler(Message(raw, deserializer, attempt))
-            if automatic and not lane.suppress:
-                lane.frontier = lane.retry_from = raw.offset() + 1
             done += 1
+            if lane.suppress:
+                continue
+            end = raw.offset() + 1
+            if automatic:
+                lane.frontier = end
+            elif lane.frontier < end:
+                lane.unmarked_end = end
+            lane.retry_from = end
             lane.handled += 1
-            attempt = 1
+            if attempt > 1:
+                lane.attempt = attempt = 1
             if done % 64 == 0:
                 await asyncio.sleep(0)  # a handler that never waits must not starve the other partitions
         return done

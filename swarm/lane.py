@@ -82,7 +82,10 @@ class Lane:
         self.frontier = start
         """Next offset of the consumed frontier: everything below is done. This is what is committed."""
         self.retry_from = start
-        """Where a retry would start: the frontier, unless the handler marked an older message after a newer one."""
+        """Where a retry would start: the frontier, unless the handler marked an older message after a newer one, or returned
+        without marking (manual offsets)."""
+        self.unmarked_end = start
+        """Manual offsets: the next offset after the last message that was returned from without being marked."""
         self.committed = start
         self.sent = start
         """The next offset last sent for committing."""
@@ -94,6 +97,8 @@ class Lane:
         """While a failing message is searched for: the size of the next slice; 0: not searching."""
         self.suspect_end = start
         """While searching: the next offset after the slice that failed."""
+        self.tries = 0
+        """Failed runs in a row of which the message that is searched for was a part."""
         self.set_aside: tuple[Record, str, int] | None = None
         """A message that waits for its dead letter to be delivered: (message, error, attempts)."""
         self.given_up: list[tuple[Record, str]] = []
@@ -169,37 +174,48 @@ class Lane:
         self.taken_end = batch[-1].offset() + 1
         return batch
 
-    def settle_success(self, done: int) -> None:
+    def settle_success(self, done: int) -> int:
         """The run returned after `done` messages of `batch` (fewer than all only where `each` was halted).
 
-        Marks what was done, unless marking is the handler's; what was not done runs again.
+        Marks what was done, unless marking is the handler's; what was not done runs again. Returns how many do not.
         """
         batch, self.batch = self.batch, []
-        if self.suppress:
-            batch_rest = [message for message in batch if message.offset() >= self.retry_from]
+        # Not `taken_end` nor what `again` begins with: a release or a seek may have dropped the rest while the run went on.
+        end = batch[done].offset() if done < len(batch) else batch[-1].offset() + 1
+        if self.suppress and self.plan.delivery != "at_most_once":  # whose messages never run again
+            rest = [message for message in batch if message.offset() >= self.retry_from]
         else:
-            batch_rest = batch[done:]
-        self.again = batch_rest + self.again
-        if self.plan.offsets == "automatic" and not self.suppress:
-            self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)
-            self.retry_from = self.frontier
-        elif not self.suppress:
-            self.retry_from = self.again[0].offset() if self.again else self.taken_end
+            rest = batch[done:]
+            if self.plan.offsets == "automatic":
+                self.frontier = max(self.frontier, end)
+            elif self.frontier < end:
+                self.unmarked_end = end
+            self.retry_from = end
+        self.again = rest + self.again
         self.attempt = 1
         self.failed = 0
+        self._go_on_searching()
+        return len(batch) - len(rest)
+
+    def _go_on_searching(self) -> None:
+        """After a healthy slice: the failing message is among what is left of the suspects."""
         if self.narrow:
-            # A healthy slice: the failing message is among what is left of the suspects.
             left = sum(1 for message in self.again if message.offset() < self.suspect_end)
             self.narrow = max(1, left // 2) if left else 0
 
     def settle_failure(self, began_at: int) -> int:
-        """The run of `batch` raised; `began_at` is the frontier it began with. Returns how many messages are still unmarked."""
+        """The run of `batch` raised; `began_at` is the `retry_from` it began with. Returns how many messages run again."""
         batch, self.batch = self.batch, []
         start = self.retry_from
         rest = [message for message in batch if message.offset() >= start]
         self.again = rest + self.again
         self.failed = 1 if start > began_at else self.failed + 1
         self.attempt = self.failed + 1
+        self.tries = self.tries + 1 if self.narrow else self.failed
+        if not rest:  # the handler marked all of the batch and raised afterwards: all of it is done
+            self.attempt = 1
+            self.failed = 0
+            self._go_on_searching()
         return len(rest)
 
     def search(self, size: int, end: int) -> None:
@@ -211,8 +227,9 @@ class Lane:
         """The first unmarked message is in the dead letter topic (or dropped): go on behind it."""
         offset = message.offset()
         self.again = [other for other in self.again if other.offset() != offset]
-        self.frontier = max(self.frontier, self.again[0].offset() if self.again else self.taken_end)
-        self.retry_from = self.frontier
+        if self.plan.offsets == "automatic" or self.frontier >= self.unmarked_end:
+            self.frontier = max(self.frontier, offset + 1)  # else messages before it wait for the handler's mark
+        self.retry_from = offset + 1
         self.attempt = 1
         self.failed = 0
         self.narrow = 0
@@ -222,8 +239,8 @@ class Lane:
 
     def mark(self, offset: int) -> bool:
         """Everything up to and including `offset` is done."""
-        if self.lost or self.phase == "closed":
-            return False
+        if self.lost or self.phase == "closed" or offset >= self.taken_end:
+            return False  # the last: a message of an earlier assignment, or from before a seek: it comes again
         self.retry_from = offset + 1
         self.frontier = max(self.frontier, offset + 1)
         return True

@@ -6,6 +6,7 @@ What goes wrong outside a handler is ours: it ends the thread, and the worker is
 
 from __future__ import annotations
 
+import os
 import random
 import traceback
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException
 
 from swarm import events
+from swarm.errors import describe
 from swarm.handlers import bind, make_consumer, overridden_hooks
 from swarm.lane import Lane
 from swarm.message import Record
@@ -25,13 +27,7 @@ if TYPE_CHECKING:
 DEAD_LETTER_RETRY: Final = 5.0
 """Seconds between attempts to reach a dead letter topic that does not answer."""
 _TRACEBACK_LIMIT: Final = 8000
-
-
-def describe(error: BaseException) -> str:
-    """Type and text, for events and headers."""
-    text = str(error)
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
+_PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class Processor:
@@ -67,7 +63,7 @@ class Processor:
         if lane.hook_due:
             hook, lane.hook_due = lane.hook_due, ""
             self._hook(lane, hook)
-            if lane.closing or not lane.has_work:
+            if lane.closing or lane.seek_to is not None or not lane.has_work or lane.held_until > self._clock():
                 return
         if lane.closing:
             return
@@ -77,6 +73,8 @@ class Processor:
         if lane.tick_due:
             lane.tick_due = False
             self._hook(lane, "on_tick")
+            if lane.seek_to is not None or lane.held_until > self._clock():
+                return
         if lane.again or lane.chunks:
             self._consume(lane)
         elif lane.idle_due:
@@ -117,6 +115,9 @@ class Processor:
         except BaseException as error:
             self._board.count_error("hook")
             self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, describe(error)))
+        with self._dispatcher.lock:
+            if not lane.closing:
+                self._obey_handler(lane)
 
     # -- a batch -----------------------------------------------------------------------------------------------------
 
@@ -125,17 +126,16 @@ class Processor:
             if lane.closing or not (lane.again or lane.chunks):
                 return
             batch = lane.take()
-            if not batch:
-                return
+            lane.halt = False
+            lane.suppress = False
         attempt = lane.attempt
         first, last = batch[0].offset(), batch[-1].offset()
         at_most_once = lane.plan.delivery == "at_most_once"
         if at_most_once and not self._commit_first(lane, batch, last + 1):
             return
-        began_at = lane.frontier
+        began_at = lane.retry_from
+        frontier_before = lane.frontier
         handled_before = lane.handled
-        lane.suppress = False
-        lane.halt = lane.halt and bool(lane.closing)
         if attempt > 1:
             self._board.add(RETRIES)
         started = self._clock()
@@ -158,7 +158,8 @@ class Processor:
                 lane.job_producer.settle()
         except BaseException as error:
             failure = failure or error
-            lane.take_back(began_at)
+            if not at_most_once:
+                lane.take_back(frontier_before)
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started
@@ -187,9 +188,7 @@ class Processor:
         self, lane: Lane, batch: list[Record], done: int, attempt: int, seconds: float, handled_before: int
     ) -> None:
         with self._dispatcher.lock:
-            if not lane.plan.each:
-                lane.handled += done
-            lane.settle_success(done)
+            lane.handled = handled_before + lane.settle_success(done)
             self._board.batch_done(0, done, seconds)
             lane.group.report_handled(lane)
             if lane.lost:
@@ -236,25 +235,27 @@ class Processor:
         handled_before: int,
     ) -> None:
         plan = lane.plan
-        first, last = batch[0].offset(), batch[-1].offset()
-        self._failed_event(lane, error, first, last, attempt)
+        done = lane.handled - handled_before  # of `each`; a batch is counted when it has ended
+        at = min(done, len(batch) - 1)
+        first, last = batch[at].offset(), batch[-1].offset()
+        self._failed_event(lane, error, first, last, 1 if done else attempt)
         text = describe(error)
         with self._dispatcher.lock:
             was_narrow = lane.narrow > 0
             if plan.delivery == "at_most_once":
-                lane.retry_from = batch[lane.handled - handled_before].offset() if plan.each else first
-                began_at = first
+                began_at = batch[0].offset()
+                if plan.each:
+                    lane.retry_from = first if done < len(batch) else last + 1
+                else:
+                    lane.retry_from = max(lane.retry_from, began_at)
             size = lane.settle_failure(began_at)
-            if not plan.each:
-                lane.handled += len(batch) - size
+            lane.handled = handled_before + len(batch) - size
             lane.group.report_handled(lane)
             lane.seek_to = None
             lane.pause_request = None
             if lane.lost or lane.closing:
                 return
-            if not size:  # the handler marked all of the batch and raised afterwards: all of it is done
-                lane.attempt = 1
-                lane.failed = 0
+            if not size:
                 return
             verdict = after_failure(
                 plan, Failure(size, lane.failed, plan.each or size == 1, was_narrow), random.random()
@@ -274,7 +275,7 @@ class Processor:
                 case Narrow(smaller):
                     lane.search(smaller, lane.again[size - 1].offset() + 1)
                 case SetAside():
-                    lane.set_aside = (lane.again[0], text, lane.failed)
+                    lane.set_aside = (lane.again[0], text, lane.tries)
                 case GiveUp(count):
                     self._give_up(lane, count, text)
 
@@ -305,7 +306,7 @@ class Processor:
         self._board.count_error("handler")
         # The frames of the runtime are of no use to the reader: begin with the application's.
         trace = error.__traceback__
-        while trace is not None and "/swarm/" in trace.tb_frame.f_code.co_filename.replace("\\", "/") and trace.tb_next:
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE) and trace.tb_next:
             trace = trace.tb_next
         lines = "".join(traceback.format_exception(type(error), error, trace))
         self._bus.publish(

@@ -1,0 +1,130 @@
+"""The child that runs an application's listeners for the supervisor's own events (`WorkerExited`, `SwarmStopping`, …).
+
+No code of the application runs in the supervisor after the first fork, so that nothing in it can hang: these listeners get a
+process of their own, forked only where the app has any. Like the others they are passive: what they raise is said, and where
+they cannot keep up, events are dropped and counted. Workers' events are heard in the workers (`swarm.bus.Listeners`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from swarm import events
+from swarm.app import App
+from swarm.supervisor.processes import Process, end, reap
+
+_TEXT: Final = 32_000
+"""Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
+_RESTART: Final = 5.0
+"""Seconds between two starts of a child that dies."""
+_FAREWELL: Final = 2.0
+"""Seconds that the listeners have, at the end, to hear what is still under way."""
+
+Fork = Callable[[Callable[[socket.socket], int]], Process]
+
+
+def wanted_by(app: App | None) -> bool:
+    """Whether the app listens to anything that the supervisor says."""
+    return app is not None and any(
+        issubclass(said, heard) for heard, _ in app.listeners for said in events.OF_SUPERVISOR
+    )
+
+
+class ListenerProcess:
+    """The supervisor's side: hands events over, never waits, and starts the child again when it dies."""
+
+    def __init__(self, app: App, fork: Fork, failed: Callable[[events.ListenerFailed], None]) -> None:
+        self._app = app
+        self._fork = fork
+        self._failed = failed
+        self._process: Process | None = None
+        self._start_at = 0.0
+        self._dropped = 0
+
+    @property
+    def fds(self) -> list[int]:
+        """For another child to close."""
+        if self._process is None:
+            return []
+        channel = self._process.channel
+        return [self._process.pidfd, *([channel.fileno()] if channel is not None else [])]
+
+    @property
+    def pids(self) -> list[int]:
+        """Children that are ours."""
+        return [self._process.pid] if self._process is not None else []
+
+    def hear(self, event: events.Event) -> None:
+        """The sink of the supervisor's bus."""
+        if isinstance(event, events.ListenerFailed):
+            return
+        if self._process is None and time.monotonic() >= self._start_at:
+            self._start_at = time.monotonic() + _RESTART
+            with contextlib.suppress(OSError):
+                self._process = self._fork(lambda channel: listen(channel, self._app.listeners))
+        facts = {key: value[:_TEXT] if isinstance(value, str) else value for key, value in event.facts().items()}
+        try:
+            if self._process is None or self._process.channel is None:
+                raise ConnectionError
+            self._process.channel.send(json.dumps([event.event_name(), facts], default=str).encode())
+        except OSError:
+            self._dropped += 1
+            if self._dropped & (self._dropped - 1) == 0:
+                said = "listeners of the supervisor's events are too slow or dead: events were dropped"
+                self._failed(events.ListenerFailed("*", event.event_name(), said, self._dropped))
+
+    def collect(self) -> None:
+        """Take in what the child says of failures, and its death. Once a pass."""
+        process = self._process
+        if process is None or process.channel is None:
+            return
+        try:
+            while data := process.channel.recv(65536):
+                self._failed(events.ListenerFailed(*json.loads(data)))
+        except OSError:
+            pass
+        if reap(process) is not None:
+            self._process = None
+            process.close()
+
+    def close(self) -> None:
+        """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""
+        process = self._process
+        if process is None or process.channel is None:
+            return
+        with contextlib.suppress(OSError):
+            process.channel.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _FAREWELL
+        while time.monotonic() < deadline:
+            if reap(process) is not None:
+                return
+            time.sleep(0.01)
+        end(process)
+
+
+def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
+    """The child's side: hear until the supervisor closes its end. Main thread of the child."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
+    failures: dict[tuple[str, str], int] = {}
+    channel.setblocking(True)
+    while data := channel.recv(1 << 20):
+        name, facts = json.loads(data)
+        event = events.CATALOGUE[name](**facts)
+        for wanted, listener in listeners:
+            if not isinstance(event, wanted):
+                continue
+            try:
+                listener(event)
+            except BaseException as error:
+                who = getattr(listener, "__qualname__", repr(listener))
+                count = failures[(who, name)] = failures.get((who, name), 0) + 1
+                if count & (count - 1) == 0:
+                    with contextlib.suppress(OSError):
+                        channel.send(json.dumps([who, name, f"{type(error).__name__}: {error}", count]).encode())
+    return 0
