@@ -48,6 +48,8 @@ class Backtrace:
     def done(self, now: float) -> bool:
         """Whether it is whole, or hopeless."""
         size = os.fstat(self.fd).st_size
+        if size < self.start:  # another dump's reader has emptied the file
+            self.start = 0
         if size != self.size:
             self.size, self.grown_at = size, now
         patience = PATIENCE if self.size == self.start else QUIET_FOR

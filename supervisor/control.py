@@ -83,7 +83,7 @@ class Connection:
                 request = json.loads(line)
                 if not isinstance(request, dict) or not isinstance(request.get("command"), str):
                     raise ValueError
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter for brackets nested by the thousand
                 self.refuse('expected one JSON object per line, with a text under "command"')
                 continue
             handle(request, self)

@@ -203,6 +203,7 @@ class Supervisor:
         gc.freeze()  # what was loaded before the forks is never collected: no page is copied for it
         self.bus.publish(events.SwarmStarted(self.name, __version__, len(self.workers), str(self.run_dir)))
         self._last_pass = time.monotonic()
+        self._pass()
         while self._finish is None:
             for key, mask in self._selector.select(self._timeout()):
                 key.data(mask)
@@ -215,8 +216,8 @@ class Supervisor:
         if self._backtraces:
             due.append(now + BACKTRACE_POLL)
         for worker in self.workers:
-            if worker.process is None and not self.stopping:
-                due.append(worker.restart_at)
+            if worker.process is None and not self.stopping and worker.restart_at > self._last_pass:
+                due.append(worker.restart_at)  # whoever was due at the last pass and has no process, waits for others
             elif worker.terminated_at and worker.stop_deadline > now:
                 due.append(worker.stop_deadline)
         if self._watchdog_at:

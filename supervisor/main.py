@@ -14,6 +14,7 @@ from swarm.loading import app_problems, load_app, own_frames, refuse_threads
 from swarm.logs import Log, Output, install
 from swarm.supervisor.loop import Supervisor
 from swarm.supervisor.pidfile import PidFile
+from swarm.supervisor.processes import load_children
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -40,6 +41,7 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
         for warning in loaded.warnings:
             log.line("warning", "settings_warning", {"what": warning})
         _prepare_metrics(run_dir / "metrics", log)
+        load_children()
         app, groups = _prepare(loaded)
         app_metrics.forget_parent(run_dir / "metrics")
         refused = refused_properties(loaded, app)

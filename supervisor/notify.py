@@ -6,13 +6,16 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
+from typing import Final
+
+_VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Notifier:
     """Speaks to the service manager. Taking the variables out of the environment keeps children from speaking in our name."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        env = os.environ if environ is None else environ
+        env = {name: os.environ.pop(name, "") for name in _VARIABLES} if environ is None else environ
         address = env.get("NOTIFY_SOCKET", "")
         self._socket: socket.socket | None = None
         if address[:1] in ("/", "@"):

@@ -15,21 +15,37 @@ class PidFile:
     def __init__(self, path: Path) -> None:
         """Take the lock; raises AlreadyRunning, RunDirectoryError. Children must close `fd`."""
         self.path = path
+        while True:
+            self.fd = self._lock()
+            if self._is_there():
+                return
+            os.close(self.fd)  # whoever held it removed the file between our opening and our locking it
+
+    def _is_there(self) -> bool:
+        """Whether the path still leads to the file that is locked: a lock on a removed file keeps nobody out."""
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.path, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+
+    def _lock(self) -> int:
+        path = self.path
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write the pid file {path}: {error.strerror}. Set swarm.run_dir to a directory that this user may write."
             ) from None
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.read(self.fd, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self.fd)
+            pid = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
             raise AlreadyRunning(
                 f"already running: pid {pid} holds {path.parent}.\n"
                 "Stop it with swarmctl stop, or give this one another swarm.name or swarm.run_dir."
             ) from None
+        return fd
 
     def write(self) -> None:
         """Write this process's pid; raises RunDirectoryError (a full disk)."""

@@ -64,6 +64,20 @@ _IGNORED_BY_CHILDREN: Final = (
 """A terminal sends INT, TSTP, HUP and QUIT to the whole foreground group: what they mean is the supervisor's to say."""
 
 
+def load_children() -> None:
+    """Import, before the first fork, all that a child will run: a package upgraded on disk must not meet itself half loaded, a
+    fork that imports nothing is ready sooner, and what was loaded once is shared by all. Importing confluent_kafka starts no thread.
+    """
+    import faulthandler  # noqa: F401
+
+    import setproctitle  # noqa: F401
+
+    import swarm.producer
+    import swarm.supervisor.exposition
+    import swarm.supervisor.observer
+    import swarm.worker  # noqa: F401
+
+
 @dataclass(slots=True)
 class Process:
     """A child of ours that has not been reaped."""

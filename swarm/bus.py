@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from swarm.errors import describe
 from swarm.events import Event, ListenerFailed
 
 Sink = Callable[[Event], None]
@@ -37,7 +38,8 @@ class Bus:
     def _for(self, event: type[Event]) -> tuple[Sink, ...]:
         sinks = self._by_type.get(event)
         if sinks is None:
-            sinks = tuple(sink for wanted, sink in self._sinks if issubclass(event, wanted))
+            # Each sink once, also one that listens to the class and to a base of it.
+            sinks = tuple(dict.fromkeys(sink for wanted, sink in self._sinks if issubclass(event, wanted)))
             self._by_type[event] = sinks
         return sinks
 
@@ -116,4 +118,4 @@ class Listeners:
         count = self._failures[(name, event.event_name())] = self._failures.get((name, event.event_name()), 0) + 1
         self._on_failure()
         if count & (count - 1) == 0:
-            self._bus.publish(ListenerFailed(name, event.event_name(), f"{type(error).__name__}: {error}", count))
+            self._bus.publish(ListenerFailed(name, event.event_name(), describe(error), count))

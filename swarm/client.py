@@ -314,6 +314,11 @@ class Client:
                 self._raw.poll(0.1)
         elif leave and self.static:
             self._raw.unsubscribe()
+            # librdkafka leaves once the partitions are given back, for which it calls us; a static member that is closed
+            # before that does not leave. Its member id is empty from then on.
+            deadline = time.monotonic() + 5.0
+            while self._raw.memberid() and time.monotonic() < deadline:
+                self._raw.poll(0.05)
         self._raw.close()
 
 

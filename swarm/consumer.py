@@ -50,6 +50,11 @@ class Consumer:
 
         False: the partition is no longer ours, and somebody else will handle the message again.
         """
+        return self._mark(message)
+
+    def _mark(self, message: Message) -> bool:
+        if (message.topic, message.partition) != self._lane.key:
+            raise ValueError(f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own.")
         return self._lane.mark(message.offset)
 
     def commit(self, message: Message | None = None) -> bool:
@@ -57,7 +62,7 @@ class Consumer:
 
         True also where there was nothing new. False: the partition is no longer ours, or the broker refused (a CommitFailed event).
         """
-        if message is not None and not self._lane.mark(message.offset):
+        if message is not None and not self._mark(message):
             return False
         return self._lane.commit()
 

@@ -417,7 +417,8 @@ class ListenerFailed(Event):
     LEVEL = "warning"
 
     listener: str
-    event: str
+    heard: str
+    """The event's name. Not `event`: that is the key of a log line's own name."""
     error: str
     count: int
 

@@ -109,8 +109,21 @@ class Group:
     def run(self) -> None:
         """Poll until the stop, then drain, commit and close. What it raises replaces the worker."""
         while not self.stop_requested:
-            self._pass()
-        self._drain()
+            try:
+                self._pass()
+            except KafkaException as error:
+                self._survive(error)
+        try:
+            self._drain()
+        except KafkaException as error:
+            self._survive(error)  # fenced while leaving: somebody else has the seat, there is nothing left to hand over
+
+    def _survive(self, error: KafkaException) -> None:
+        """A fatal error ends the client, which `_rebuild` replaces; any other exception is a fault of ours and ends the worker."""
+        failure = error.args[0]
+        if not isinstance(failure, KafkaError) or not (failure.fatal() or failure.code() == KafkaError._FATAL):
+            raise error
+        self.on_error(failure, None, None, None)
 
     def _pass(self) -> None:
         now = self._clock()
@@ -452,7 +465,7 @@ class Group:
         if code == KafkaError._AUTO_OFFSET_RESET and topic is not None and partition is not None:
             self._out_of_range(topic, partition)
             return
-        if error.fatal() and self._fatal is None:
+        if (error.fatal() or code == KafkaError._FATAL) and self._fatal is None:
             self._fatal = error
         self._board.count_error("client")
         said = self._errors.say(self.name, error, self._clock())

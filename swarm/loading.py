@@ -57,7 +57,7 @@ def own_frames(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return "".join(traceback.format_exception_only(error)).rstrip()
     trace = error.__traceback__
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.abspath(__file__)) + os.sep
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if not name.startswith(("<frozen importlib", here)) and os.sep + "importlib" + os.sep not in name:

@@ -31,6 +31,8 @@ class Output:
         self._patience = patience
         self._dropped = 0
         self._lock = threading.Lock()
+        self.notice: Callable[[int], str] = "({} log lines were dropped: stderr could not take them)".format
+        """The line that says how many were dropped."""
 
     def forked(self) -> None:
         """Call in a child: a lock does not survive a fork."""
@@ -41,7 +43,7 @@ class Output:
         data = (line + "\n").encode("utf-8", "replace")
         with self._lock:
             if self._dropped:
-                data = f"({self._dropped} log lines were dropped: stderr could not take them)\n".encode() + data
+                data = self.notice(self._dropped).encode() + b"\n" + data
             if self._write(data):
                 self._dropped = 0
             else:
@@ -70,6 +72,8 @@ class Log:
         self._output = output
         self._worker = worker
         self._pid = os.getpid()
+        if self._json:
+            output.notice = lambda count: self._record("warning", "log_lines_dropped", {"count": count})
 
     def event(self, event: Event) -> None:
         """The sink for the bus."""
@@ -78,24 +82,36 @@ class Log:
 
     def line(self, level: str, name: str, facts: dict[str, Any]) -> None:
         """Write one line; facts may bring their own `worker` and `pid`."""
-        now = datetime.datetime.now(datetime.UTC)
         if self._json:
-            record: dict[str, Any] = {
-                "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "level": level,
-                "event": name,
-                "worker": self._worker,
-                "pid": self._pid,
-            }
-            record.update(facts)
-            self._output.write(json.dumps(record, default=str, ensure_ascii=False))
+            self._output.write(self._record(level, name, facts))
             return
+        now = datetime.datetime.now(datetime.UTC)
         who = "supervisor" if self._worker is None else f"worker {self._worker}"
         facts = dict(facts)
         blocks = [facts.pop(key) for key in ("text", "traceback") if facts.get(key)]
         said = " ".join(f"{key}={_plain(value)}" for key, value in facts.items() if value is not None)
         line = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {level:<7} {who:<10} {name.replace('_', ' ')}  {said}".rstrip()
         self._output.write("\n".join([line, *(f"    {text}" for block in blocks for text in str(block).splitlines())]))
+
+    def _record(self, level: str, name: str, facts: dict[str, Any]) -> str:
+        now = datetime.datetime.now(datetime.UTC)
+        record: dict[str, Any] = {
+            "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": level,
+            "event": name,
+            "worker": self._worker,
+            "pid": self._pid,
+        }
+        record.update(facts)
+        return json.dumps(record, default=str, ensure_ascii=False)
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    """A record's text, also where its arguments do not fit: to log must never raise in the code that logs."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg!r} with arguments that do not fit: {record.args!r}"
 
 
 def _plain(value: Any) -> str:
@@ -126,7 +142,7 @@ class _Bridge(logging.Handler):
             if record.levelno < 40
             else "error"
         )
-        facts: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        facts: dict[str, Any] = {"logger": record.name, "message": _text_of(record)}
         if record.exc_info:
             facts["traceback"] = logging.Formatter().formatException(record.exc_info)
         self._log.line(level, "log", facts)

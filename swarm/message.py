@@ -108,8 +108,10 @@ class Messages(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | Messages:
         if isinstance(index, slice):
             return Messages(self._raws[index], self._deserializer, self._attempt)
-        if index < 0:
-            index += len(self._raws)
+        size = len(self._raws)
+        if not -size <= index < size:
+            raise IndexError(f"message {index} of a batch of {size}")
+        index %= size
         made = self._made.get(index)
         if made is None:
             made = self._made[index] = Message(self._raws[index], self._deserializer, self._attempt)

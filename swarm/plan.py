@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Final, Literal, get_args
 
 from swarm.errors import ConfigurationError, NotYet
 
@@ -31,10 +32,10 @@ class Backoff:
 
     def delay(self, failed: int, chance: float) -> float:
         """Seconds to wait after `failed` attempts (1 or more); `chance` from 0 to 1 places it within the jitter."""
-        exponent = min(
-            failed - 1, 64
-        )  # beyond it any factor above 1 has reached the maximum, and floats would overflow
-        plain = min(self.initial * self.factor**exponent, self.maximum)
+        try:
+            plain = min(self.initial * float(self.factor) ** (failed - 1), self.maximum)
+        except OverflowError:
+            plain = self.maximum if self.initial else 0.0
         return plain * (1 + self.jitter * (2 * chance - 1))
 
 
@@ -96,6 +97,19 @@ class Plan:
         return topic in self.topics
 
 
+_KINDS: Final[tuple[tuple[str, Any, str], ...]] = (
+    ("group", (str, NoneType), "a group.id as text, or None for the App's"),
+    ("max_wait", (int, float), "seconds"),
+    ("consume_timeout", (int, float, NoneType), "seconds, or None for the setting's"),
+    ("backoff", Backoff, "Backoff(initial=…, factor=…, maximum=…, jitter=…)"),
+    ("dead_letter", (DeadLetter, NoneType), 'DeadLetter("topic", max_attempts=3), or None'),
+    ("virtual_partitions", (VirtualPartitions, NoneType), "VirtualPartitions(by=…), or None"),
+    ("long_running", bool, "True or False"),
+    ("kafka", Mapping, "librdkafka's properties as a dictionary"),
+)
+"""What a value of the wrong kind would break only later, in a worker."""
+
+
 def make_plan(**options: Any) -> Plan:
     """A checked Plan; raises ConfigurationError that names the option, what was given, and what would do."""
     plan = Plan(**options)
@@ -132,6 +146,13 @@ def make_plan(**options: Any) -> Plan:
         or not 1 <= plan.max_messages <= 1_000_000
     ):
         raise ConfigurationError(f"{plan.label}: max_messages: expected 1 to 1000000, got {plan.max_messages!r}.")
+    for name, kinds, what in _KINDS:
+        if not isinstance(getattr(plan, name), kinds):
+            raise ConfigurationError(f"{plan.label}: {name}: expected {what}; got {getattr(plan, name)!r}.")
+    if plan.deserializer is not None and not callable(plan.deserializer):
+        raise ConfigurationError(
+            f"{plan.label}: deserializer: expected a function of bytes, or None; got {plan.deserializer!r}."
+        )
     if not plan.max_wait >= 0:
         raise ConfigurationError(f"{plan.label}: max_wait: expected seconds, 0 or more, got {plan.max_wait!r}.")
     if plan.consume_timeout is not None and not plan.consume_timeout > 0:

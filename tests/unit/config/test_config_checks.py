@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from swarm.config import Settings
 from swarm.config.checks import broken_rules
 

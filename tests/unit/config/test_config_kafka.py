@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from swarm.config import check_properties, redact
 from swarm.config.kafka import OWNED
 

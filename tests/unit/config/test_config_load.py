@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from swarm.config import Loaded, Problem, Settings, SettingsError, load_settings
 from swarm.config.machine import usable_cpus
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from swarm.config import Settings, memory_budget
 from swarm.config.machine import usable_cpus, usable_memory
 

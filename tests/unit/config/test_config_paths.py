@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from swarm.config import PathError, Settings, choose_run_dir, choose_state_dir, find_run_dirs, run_dir_candidates
 from swarm.config.paths import first_usable
 

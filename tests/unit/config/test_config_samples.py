@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from swarm.config import Settings, load_settings
 from swarm.config.schema import field_at, keys, kind_of
 
