@@ -72,7 +72,6 @@ def load_children() -> None:
 
     import setproctitle  # noqa: F401
 
-    import swarm.producer
     import swarm.supervisor.exposition
     import swarm.supervisor.observer
     import swarm.worker  # noqa: F401

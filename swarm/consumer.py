@@ -54,7 +54,9 @@ class Consumer:
 
     def _mark(self, message: Message) -> bool:
         if (message.topic, message.partition) != self._lane.key:
-            raise ValueError(f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own.")
+            raise ValueError(
+                f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own."
+            )
         return self._lane.mark(message.offset)
 
     def commit(self, message: Message | None = None) -> bool:

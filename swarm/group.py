@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from swarm import events
+from swarm import dead_letters, events
 from swarm.client import Client
 from swarm.commits import Commits
 from swarm.folding import Folder
 from swarm.lane import Lane
 from swarm.message import Record
 from swarm.plan import Plan
+from swarm.producer import JobProducer
 from swarm.scoreboard import REBALANCES, STALE
 
 if TYPE_CHECKING:
@@ -551,18 +552,14 @@ class Group:
 
     # -- for lanes ---------------------------------------------------------------------------------------------------
 
-    def make_job_producer(self) -> Any:
+    def make_job_producer(self) -> JobProducer:
         """A producer for one lane, over the process's producer."""
-        from swarm.producer import JobProducer
-
         return JobProducer(lambda: self.runtime.app.producer)
 
     def dead_letter(self, lane: Lane, raw: Any, error: str, attempts: int) -> None:
         """Produce a dead letter and wait for its delivery; raises KafkaException. Processing thread."""
-        from swarm.dead_letters import send
-
         assert lane.plan.dead_letter is not None
-        send(self.runtime.app.producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
+        dead_letters.send(self.runtime.app.producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
 
 
 Clock = Callable[[], float]

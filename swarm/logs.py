@@ -14,6 +14,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from swarm.events import Event

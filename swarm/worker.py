@@ -23,14 +23,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import setproctitle
+
 from swarm import app_metrics, events, exits
 from swarm.app import App
 from swarm.bus import Bus, Listeners
+from swarm.client import producer_properties
 from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError
 from swarm.group import Group
 from swarm.loading import app_problems, load_app
 from swarm.logs import Log
+from swarm.membership import group_properties
 from swarm.plan import Plan
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
@@ -121,9 +125,6 @@ class Runtime:
 
     def start(self) -> None:
         """Make the clients and start the threads; raises what librdkafka refuses."""
-        from swarm.client import producer_properties
-        from swarm.membership import group_properties
-
         user = self.settings.kafka
         self.app._producer = None
         self.app._producer_properties = lambda: producer_properties(user)
@@ -427,8 +428,6 @@ class _Main:
         title = f"swarm: {self._name} [worker {runtime.index}] {state} {runtime.assignment_title()}".rstrip()
         if title != self._title:
             self._title = title
-            import setproctitle
-
             setproctitle.setproctitle(title)
 
     def _give_up(self, why: str) -> int:
