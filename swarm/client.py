@@ -326,5 +326,12 @@ __all__ = ["OFFSET_BEGINNING", "Callbacks", "Client", "consumer_properties", "pr
 
 
 def try_properties(properties: Mapping[str, Any]) -> None:
-    """Make a consumer and close it: raises KafkaException for what librdkafka refuses. In a short-lived child only; asks no broker."""
-    Consumer(dict(properties), logger=logging.getLogger("librdkafka")).close()
+    """Make a consumer and close it: raises KafkaException for what librdkafka refuses. In a short-lived child only.
+
+    Without the brokers' addresses, so that nothing is connected to and nothing is logged about it.
+    """
+    alone = {
+        name: value for name, value in properties.items() if name not in ("bootstrap.servers", "metadata.broker.list")
+    }
+    silent = logging.Logger("swarm.preflight", level=logging.CRITICAL + 1)
+    Consumer(alone, logger=silent).close()

@@ -19,7 +19,7 @@ from swarm import dead_letters, events
 from swarm.client import Client
 from swarm.commits import Commits
 from swarm.folding import Folder
-from swarm.lane import Lane
+from swarm.lane import UNKNOWN, Lane
 from swarm.message import Record
 from swarm.plan import Plan
 from swarm.producer import JobProducer
@@ -344,7 +344,8 @@ class Group:
                 lane.hook_due = "on_assigned"
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
-        self._client.take_up((t, p, offset) for (t, p), offset in starts.items())
+        # All of them, also those without a start because we are leaving: librdkafka cannot take back what was not taken up.
+        self._client.take_up((topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions)
         if self._dispatcher.quiet:
             self._pause(self.lanes.values())
         with self._dispatcher.lock:

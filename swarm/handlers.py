@@ -118,10 +118,11 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
             if lane.suppress:
                 continue
             end = raw.offset() + 1
-            if automatic:
-                lane.frontier = end
-            elif lane.frontier < end:
-                lane.unmarked_end = end
+            if lane.frontier < end:  # at-most-once has committed the whole batch: never back
+                if automatic:
+                    lane.frontier = end
+                else:
+                    lane.unmarked_end = end
             lane.retry_from = end
             lane.handled += 1
             if attempt > 1:
@@ -146,10 +147,11 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
             if lane.suppress:
                 continue
             end = raw.offset() + 1
-            if automatic:
-                lane.frontier = end
-            elif lane.frontier < end:
-                lane.unmarked_end = end
+            if lane.frontier < end:  # at-most-once has committed the whole batch: never back
+                if automatic:
+                    lane.frontier = end
+                else:
+                    lane.unmarked_end = end
             lane.retry_from = end
             lane.handled += 1
             if attempt > 1:

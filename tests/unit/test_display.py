@@ -1,0 +1,114 @@
+"""A status answer as people see it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from swarm import display
+
+NOW = 1_800_000_000.0
+
+
+def worker(index: int, **changes: Any) -> dict[str, Any]:
+    """A worker that is well, as `status --json` has it."""
+    return {
+        "index": index,
+        "pid": 4_123_000 + index,
+        "state": "running",
+        "health": "ok",
+        "uptime": 192.0,
+        "restarts": 0,
+        "last_exit": None,
+        "report_age": 0.2,
+        "poll_age": 0.1,
+        "job_age": None,
+        "messages": 999_999,
+        "memory": {"rss": 48 << 20, "uss": 12 << 20, "pss": 20 << 20},
+        "cpu_percent": 12.4,
+        "assignment": [{"group": "shop", "topic": "orders", "partition": p, "lag": 41_000} for p in (0, 1, 2)],
+    } | changes
+
+
+def answer(*workers: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A status with these workers."""
+    return {
+        "name": "shop",
+        "pid": 4_122_999,
+        "state": "running",
+        "version": "0.1.0",
+        "uptime": 500.0,
+        "groups": ["shop"],
+        "workers": list(workers),
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.0, "0.0s"), (9.97, "10s"), (59.6, "1m00s"), (192, "3m12s"), (18_420, "5h07m"), (187_200, "2d04h")],
+)
+def test_a_duration_is_said_in_two_units_at_most(seconds: float | None, text: str) -> None:
+    """Ages are humanised, and an unknown one is never 0."""
+    assert display.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("lags", "text"), [([], "-"), ([None], "-"), ([0, 0], "0"), ([5, None, 7], "12+")])
+def test_a_lag_that_is_partly_unknown_says_so(lags: list[int | None], text: str) -> None:
+    """Unknown lag is "-", partly unknown lag has a plus, and 0 is a measured 0."""
+    assert display.lag(lags) == text
+
+
+def test_partitions_are_drawn_together() -> None:
+    """A worker's partitions fit into a column: topics in order, runs as ranges."""
+    held = [{"group": "g", "topic": t, "partition": p} for t, p in [("b", 7), ("a", 0), ("a", 2), ("a", 1), ("a", 5)]]
+
+    assert display.partitions(held) == "a/0-2,5 b/7"
+    assert display.partitions([]) == "-"
+
+
+def test_a_worker_without_a_process_shows_unknowns_and_not_zeros() -> None:
+    """What is not known of a worker in backoff is "-"."""
+    gone = worker(
+        1, pid=None, state="backoff", uptime=None, cpu_percent=None, assignment=[], memory={"rss": None, "uss": None}
+    )
+
+    assert display.cells(answer(gone))[0] == ["1", "-", "backoff", "-", "0", "999,999", "-", "-", "-", "-"]
+
+
+def test_memory_of_all_workers_is_of_one_kind() -> None:
+    """Numbers in one column can be compared: where one worker has no USS, no worker shows its USS."""
+    rows = display.cells(answer(worker(0), worker(1, memory={"rss": 50 << 20, "uss": None, "pss": None})))
+
+    assert [row[7] for row in rows] == ["48.0M", "50.0M"]
+
+
+def test_a_replaced_worker_is_explained_in_words() -> None:
+    """Below the table stands why a worker was replaced, when, and the reason's own word."""
+    last_exit = {"code": None, "signal": "SIGKILL", "reason": "poll_timeout", "at": NOW - 72}
+
+    text = display.plain(answer(worker(2, restarts=1, last_exit=last_exit)), NOW)
+
+    assert "worker 2, last exit 1m12s ago: had not polled for too long" in text
+    assert "(poll_timeout, SIGKILL)" in text
+
+
+def test_an_answer_with_missing_fields_is_still_shown() -> None:
+    """A supervisor of another version must not break `swarmctl status`."""
+    assert "- " in display.plain({"workers": [{"index": 0}]}, NOW)
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    """Large numbers and a bad state neither overflow 80 columns nor hide a partition."""
+    crowded = worker(12, state="stopping", health="slow", uptime=200_000, restarts=12, cpu_percent=399.0)
+    out = io.StringIO()
+
+    Console(file=out, width=80).print(display.drawing(answer(worker(0), crowded), NOW))
+
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.getvalue()
+    for text in ("4123012", "stopping/slow", "999,999", "123,000", "399%", "orders/0-2"):
+        assert text in out.getvalue().replace("\n", "")
