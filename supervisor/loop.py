@@ -488,10 +488,9 @@ class Supervisor:
         words = exits.in_words(exit_.code, exit_.signal)
         error = worker.board.error
         if worker.reason is not None:
-            return (
-                worker.reason,
-                f"stopped by the supervisor; {words}" if exit_.code != 0 else "stopped by the supervisor",
-            )
+            if exit_.signal == "SIGKILL" and worker.stop_deadline == float("inf"):
+                return worker.reason, "killed by the supervisor"
+            return worker.reason, "stopped by the supervisor" + (f"; {words}" if exit_.code != 0 else "")
         if exit_.signal is not None:
             return "killed", words
         match exit_.code:

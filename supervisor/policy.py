@@ -222,8 +222,7 @@ def _for_process(
 def _for_terminated(swarm: SwarmView, worker: WorkerView, pid: int, limits: Limits, now: float) -> Action | None:
     reason = worker.reason or "requested"
     over_hard_limit = 0 < limits.memory_kill < worker.memory
-    patience = worker.stop_deadline - worker.terminated_at
-    overdue = now >= max(worker.terminated_at, swarm.forgiven_at) + patience
+    overdue = now >= worker.stop_deadline + max(0.0, swarm.forgiven_at - worker.terminated_at)
     if not (swarm.at_once or over_hard_limit or overdue):
         return None
     reason = "memory_kill" if over_hard_limit and not swarm.at_once else reason

@@ -200,7 +200,7 @@ class Group:
             return False
         if not self._hold_since:
             self._hold_since = now
-        starving = any(lane.phase == "idle" and not lane.chunks and not lane.closing for lane in self.lanes.values())
+        starving = any(self._starves(lane) for lane in self.lanes.values())
         if now - self._hold_since < (HOLD_WHILE_OTHERS_STARVE if starving else HOLD):
             with self._dispatcher.lock:
                 self._dispatcher.rested.wait(0.02)
@@ -208,6 +208,13 @@ class Group:
         self._pause(full)
         self._hold_since = 0.0
         return False
+
+    def _starves(self, lane: Lane) -> bool:
+        """Whether a lane has nothing to do although there is more in its partition (the watermark moves without our fetching)."""
+        if lane.phase != "idle" or lane.chunks or lane.closing or lane.client_paused:
+            return False
+        assert self._client is not None
+        return self._client.high_watermark(*lane.key) > lane.fetch_next
 
     def _pause(self, lanes: Iterable[Lane]) -> None:
         assert self._client is not None
@@ -345,7 +352,9 @@ class Group:
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
         # All of them, also those without a start because we are leaving: librdkafka cannot take back what was not taken up.
-        self._client.take_up((topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions)
+        self._client.take_up(
+            (topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions
+        )
         if self._dispatcher.quiet:
             self._pause(self.lanes.values())
         with self._dispatcher.lock:
