@@ -53,7 +53,9 @@ class PidFile:
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            raise RunDirectoryError(f"cannot write the pid file {self.path}: {error.strerror}.") from None
+            raise RunDirectoryError(
+                f"cannot write the pid file {self.path}: {error.strerror}. Make room, or set swarm.run_dir to another directory."
+            ) from None
 
     def remove(self) -> None:
         """At the end: the file goes first, the lock with the descriptor."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -31,6 +32,7 @@ MOST_LINES: Final = 6
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return the exit code. Never raises for a user's mistake."""
+    threads = set(threading.enumerate())
     try:
         result = cli.main(list(arguments) if arguments is not None else None, "swarmctl", standalone_mode=False)
         sys.stdout.flush()
@@ -43,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except SwarmError as error:
-        return _fail(str(error), getattr(error, "frames", ""), getattr(error, "code", FAILED))
+        code = _fail(str(error), getattr(error, "frames", ""), getattr(error, "code", FAILED))
+        if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
+            # Those of an application that was refused: Python would wait for them, perhaps for ever.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`). Python would complain once more when it flushes at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -132,7 +132,7 @@ def _connect(run_dirs: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[socke
                 f"not allowed to talk to the daemon in {run_dir}: its control socket is for its own user and root.\n"
                 "Run swarmctl as the user that started it, or as root."
             ) from None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter where as many wait already as the kernel lets wait
             connection.close()
             raise ControlError(
                 f"the daemon in {run_dir} accepts no connection: it is stopped (SIGSTOP) or badly overloaded."

@@ -57,10 +57,10 @@ def own_frames(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return "".join(traceback.format_exception_only(error)).rstrip()
     trace = error.__traceback__
-    here = os.path.dirname(os.path.abspath(__file__)) + os.sep
     while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if not name.startswith(("<frozen importlib", here)) and os.sep + "importlib" + os.sep not in name:
+        # By module and not by file: in a checkout the supervisor's files lie beside those of `swarm`.
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in ("swarm", "importlib"):
             break
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip() if trace is not None else ""

@@ -32,7 +32,7 @@ from swarm.client import producer_properties
 from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError
 from swarm.group import Group
-from swarm.loading import app_problems, load_app
+from swarm.loading import app_problems, load_app, own_frames
 from swarm.logs import Log
 from swarm.membership import group_properties
 from swarm.plan import Plan
@@ -272,12 +272,14 @@ def run(birth: Birth) -> int:
         runtime = Runtime(birth, app)
         runtime.start()
     except BaseException as error:
-        text = str(error) if isinstance(error, SwarmError) else "".join(traceback.format_exception(error))[-3500:]
-        frames = getattr(error, "frames", "")
-        board.set_error(f"{text}\n{frames}".strip())
-        birth.log.line(
-            "error", "boot_failed", {"error": str(error) or type(error).__name__, "traceback": frames or text}
-        )
+        # The first line is what `last_exit` says, so it is not that of a traceback.
+        if isinstance(error, SwarmError):
+            text, frames = str(error), getattr(error, "frames", "")
+        else:
+            text = f"{type(error).__name__}: {error}"
+            frames = own_frames(error) or "".join(traceback.format_exception(error))
+        board.set_error(f"{text}\n{frames[-3500:]}".strip())
+        birth.log.line("error", "boot_failed", {"error": text, "traceback": frames})
         return exits.BOOT_ERROR
     return _Main(birth, runtime).run()
 
