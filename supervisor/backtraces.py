@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
-from collections.abc import Callable, Mapping
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from swarm.supervisor.processes import Process, send
 
 QUIET_FOR: Final = 0.2
 """Seconds without growth after which a dump is whole (a hundred threads of a hundred frames take some 50 ms)."""
@@ -63,7 +68,7 @@ class Backtrace:
 
     def text(self) -> str:
         """What was dumped, with the threads' names; or why nothing was."""
-        data = os.pread(self.fd, self.size - self.start, self.start).decode("utf-8", "replace")
+        data = os.pread(self.fd, max(0, self.size - self.start), self.start).decode("utf-8", "replace")
         if self.size > KEEP:
             os.ftruncate(self.fd, 0)
         if not data:
@@ -91,3 +96,56 @@ def name_threads(text: str, names: Mapping[int, str]) -> str:
         return f'{match[1]}{match[2]} "{name}"' if name else match[0]
 
     return _THREAD_LINE.sub(named, text)
+
+
+Dumped = dict[str, Any]
+"""`process` (supervisor, worker, observer), `worker` (index or None), `pid`, `text`."""
+Asked = tuple[str, int | None, Process, int, Callable[[], Mapping[int, str]]]
+"""A process to ask: kind, index, process, dump file, its threads' names."""
+
+
+class Backtraces:
+    """The dumps that are under way. Asking never waits; `collect` in each pass."""
+
+    def __init__(self) -> None:
+        self.pending: list[Backtrace] = []
+
+    def ask(
+        self, process: Process, fd: int, names: Callable[[], Mapping[int, str]], then: Callable[[str], None]
+    ) -> None:
+        """Ask one process; `then` hears its text, or why there is none."""
+        self.pending.append(Backtrace(process.pid, fd, time.monotonic(), then, names))
+        send(process, signal.SIGTTIN)
+
+    def ask_all(self, asked: Sequence[Asked], then: Callable[[list[Dumped]], None]) -> None:
+        """Ask several; `then` hears all of them together, in their order."""
+        found: list[Dumped] = [
+            {"process": kind, "worker": index, "pid": process.pid, "text": ""} for kind, index, process, _, _ in asked
+        ]
+        missing = set(range(len(asked)))
+
+        def heard(number: int) -> Callable[[str], None]:
+            def done(text: str) -> None:
+                found[number]["text"] = text
+                missing.discard(number)
+                if not missing:
+                    then(found)
+
+            return done
+
+        for number, (_, _, process, fd, names) in enumerate(asked):
+            self.ask(process, fd, names, heard(number))
+        if not asked:
+            then(found)
+
+    def collect(self, now: float) -> None:
+        """Hand over those that are whole."""
+        for dump in [dump for dump in self.pending if dump.done(now)]:
+            self.pending.remove(dump)
+            dump.then(dump.text())
+
+    def own(self, fd: int) -> str:
+        """This process's own backtrace, at once."""
+        start = os.fstat(fd).st_size
+        faulthandler.dump_traceback(fd, all_threads=True)
+        return os.pread(fd, 1 << 20, start).decode("utf-8", "replace")

@@ -106,6 +106,7 @@ class ControlServer:
         try:
             self._socket.bind(str(path))
         except OSError as error:
+            self._socket.close()
             raise RunDirectoryError(
                 f"cannot make the control socket {path}: {error.strerror or error}. "
                 "Set swarm.run_dir to a writable directory whose path is short: a socket's path has at most 107 bytes."

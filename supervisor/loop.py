@@ -15,20 +15,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from swarm import __version__, events, exits
 from swarm.bus import Bus
 from swarm.logs import Log
-from swarm.scoreboard import PREPARED_AT, Bulletin, Scoreboard
-from swarm.supervisor import incidents, memory
-from swarm.supervisor.backtraces import Backtrace, make_dump_file
+from swarm.scoreboard import Bulletin, Scoreboard
+from swarm.supervisor import incidents
+from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.listening import ListenerProcess, wanted_by
-from swarm.supervisor.memory import Memory
 from swarm.supervisor.notify import Notifier
+from swarm.supervisor.observing import Observing
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.policy import (
     PLANNED,
@@ -43,14 +42,12 @@ from swarm.supervisor.policy import (
     RestartPolicy,
     SwarmView,
     Terminate,
-    WorkerView,
     decide,
 )
 from swarm.supervisor.processes import (
     Exit,
     Process,
     become_subreaper,
-    end,
     fork_listener,
     fork_observer,
     fork_worker,
@@ -59,6 +56,7 @@ from swarm.supervisor.processes import (
     reap_strangers,
     send,
 )
+from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import snapshot
 
@@ -70,45 +68,6 @@ BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
-
-
-@dataclass(slots=True)
-class Worker:
-    """What the supervisor knows of one index. Fields down to `dump` belong to the process that holds it now."""
-
-    index: int
-    board: Scoreboard
-    dump_fd: int
-    dump_from: int = 0
-    """Size of the dump file at the fork: what is below was written by predecessors."""
-    process: Process | None = None
-    started_at: float = 0.0
-    lifetime: float = 0.0
-    terminated_at: float = 0.0
-    stop_deadline: float = 0.0
-    killed: bool = False
-    reason: Reason | None = None
-    dump: Literal["none", "pending", "done"] = "none"
-    backtrace: str = ""
-    ready_said: bool = False
-    memory: int = 0
-    memory_over: int = 0
-    cpu_at: tuple[float, float] = (0.0, 0.0)
-    cpu_percent: float = 0.0
-
-    restarts: int = -1
-    restarts_by_reason: dict[str, int] = field(default_factory=dict)
-    failures: int = 0
-    boot_failures: int = 0
-    restart_at: float = 0.0
-    exited_once: bool = False
-    last_exit: dict[str, Any] | None = None
-    full_memory: tuple[float, Memory] | None = None
-
-    @property
-    def came_up(self) -> bool:
-        """Whether the process that holds (or last held) the index was set up."""
-        return self.board.floats[PREPARED_AT] > 0.0
 
 
 class Supervisor:
@@ -159,11 +118,6 @@ class Supervisor:
         ]
         self.bulletin = Bulletin.create()
         self._own_dump = make_dump_file("supervisor")
-        self._observer_dump = make_dump_file("observer")
-        self._observer: Process | None = None
-        self._observer_at = 0.0
-        self._observer_delay = 1.0
-        self._observer_error = ""
         self._selector = selectors.DefaultSelector()
         self._signals = Signals(self._own_dump)
         self._notifier = Notifier()
@@ -177,7 +131,10 @@ class Supervisor:
                 app, lambda body: fork_listener(self.name, body, dump, self._close_in_child()), self.bus.publish
             )
             self.bus.add(events.Event, self._listeners.hear)
-        self._backtraces: list[Backtrace] = []
+        self._observing = Observing(
+            settings.observer.host, settings.observer.port, self._fork_observer, self._selector, self.bus
+        )
+        self._backtraces = Backtraces()
         self._stop_waiters: list[Connection] = []
         self.stopping = False
         self.at_once = False
@@ -213,7 +170,7 @@ class Supervisor:
     def _timeout(self) -> float:
         now = time.monotonic()
         due = [now + self.check_interval]
-        if self._backtraces:
+        if self._backtraces.pending:
             due.append(now + BACKTRACE_POLL)
         for worker in self.workers:
             if worker.process is None and not self.stopping and worker.restart_at > self._last_pass:
@@ -233,70 +190,26 @@ class Supervisor:
             )
         self._last_pass = now
         self.bulletin.came_round(now)
-        self._collect_backtraces(now)
-        self._sample(now)
+        self._backtraces.collect(now)
+        for worker in self.workers:
+            if now - worker.cpu_at[0] >= self.check_interval * 0.9:
+                worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
         if self._listeners is not None:
             self._listeners.collect()
         for action in decide(self._view(now), self.limits, now):
             self._carry_out(action, now)
-        self._keep_observer(now)
+        self._observing.keep(now)
         self._announce(now)
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
-            tuple(self._worker_view(worker, now) for worker in self.workers),
+            tuple(worker.view() for worker in self.workers),
             self.stopping,
             self.at_once,
             self._ever_came_up,
             self._had_to_kill,
             self._forgiven_at,
         )
-
-    def _worker_view(self, worker: Worker, now: float) -> WorkerView:
-        if worker.process is None:
-            return WorkerView(worker.index, restart_at=worker.restart_at, boot_failures=worker.boot_failures)
-        board = worker.board
-        polls = [group.poll_at for group in board.groups() if group.poll_at]
-        return WorkerView(
-            worker.index,
-            worker.process.pid,
-            worker.started_at,
-            board.report_at,
-            min(polls, default=0.0),
-            tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
-            worker.memory,
-            worker.memory_over,
-            worker.lifetime,
-            worker.came_up,
-            worker.terminated_at,
-            worker.stop_deadline,
-            worker.killed,
-            worker.reason,
-            worker.dump,
-        )
-
-    def _sample(self, now: float) -> None:
-        limit, metric = self.limits.memory_limit, self.loaded.settings.supervision.memory_metric
-        for worker in self.workers:
-            if worker.process is None:
-                continue
-            pid = worker.process.pid
-            if now - worker.cpu_at[0] < self.check_interval * 0.9:
-                continue
-            seconds = memory.cpu_seconds(pid)
-            if seconds is not None:
-                at, before = worker.cpu_at
-                if at:
-                    worker.cpu_percent = max(0.0, 100.0 * (seconds - before) / (now - at))
-                worker.cpu_at = (now, seconds)
-            rss = memory.resident(pid) or 0
-            used = rss
-            if limit and rss > limit and metric != "rss":
-                # RSS is an upper bound: only who is over by it is worth the expensive look.
-                found = memory.full(pid)
-                used = (found.uss if metric == "uss" else found.pss) or rss if found else rss
-            worker.memory = used
-            worker.memory_over = worker.memory_over + 1 if limit and used > limit else 0
 
     # -- actions -----------------------------------------------------------------------------------------------------
 
@@ -330,12 +243,18 @@ class Supervisor:
         processes = [worker.process for worker in self.workers]
         if self._listeners is not None:
             fds += self._listeners.fds
-        for process in [*processes, self._observer]:
+        for process in [*processes, self._observing.process]:
             if process is not None:
                 fds.append(process.pidfd)
                 if process.channel is not None:
                     fds.append(process.channel.fileno())
         return fds
+
+    def _fork_observer(self, dump_fd: int) -> Process:
+        boards = [worker.board for worker in self.workers]
+        return fork_observer(
+            self.loaded, boards, self.bulletin, dump_fd, self._close_in_child(), self.run_dir / "metrics"
+        )
 
     def _fork(self, worker: Worker, now: float) -> None:
         if own_threads() != 1:
@@ -359,20 +278,8 @@ class Supervisor:
             worker.restart_at = now + max(1.0, self.restart_policy.delay(worker.failures))
             self._warn(f"worker {worker.index} could not be forked: {error.strerror}; trying again")
             return
-        worker.process = process
-        worker.started_at = now
-        worker.restarts += 1
-        worker.terminated_at = worker.stop_deadline = 0.0
-        worker.killed = False
-        worker.reason = None
-        worker.dump = "none"
-        worker.backtrace = ""
-        worker.ready_said = False
-        worker.memory = worker.memory_over = 0
-        worker.cpu_at = (0.0, 0.0)
-        worker.full_memory = None
         lifetime = self.limits.max_lifetime
-        worker.lifetime = lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0
+        worker.begin(process, now, lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0)
         self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap(worker))
         assert process.channel is not None
         self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_worker(worker))
@@ -453,8 +360,6 @@ class Supervisor:
         worker.process = None
         process.close()
         worker.exited_once = True
-        if worker.dump == "pending":
-            self._backtraces = [dump for dump in self._backtraces if dump.pid != process.pid]
         reason, detail = self._explain(worker, exit_)
         if exit_.signal in exits.OWN_FAULTS:
             dump = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads)
@@ -488,7 +393,7 @@ class Supervisor:
         words = exits.in_words(exit_.code, exit_.signal)
         error = worker.board.error
         if worker.reason is not None:
-            if exit_.signal == "SIGKILL" and worker.stop_deadline == float("inf"):
+            if exit_.signal == "SIGKILL" and worker.killed:
                 return worker.reason, "killed by the supervisor"
             return worker.reason, "stopped by the supervisor" + (f"; {words}" if exit_.code != 0 else "")
         if exit_.signal is not None:
@@ -507,64 +412,36 @@ class Supervisor:
 
     # -- backtraces --------------------------------------------------------------------------------------------------
 
-    def _ask_backtrace(self, process: Process, fd: int, names: Callable[[], Any], then: Callable[[str], None]) -> None:
-        self._backtraces.append(Backtrace(process.pid, fd, time.monotonic(), then, names))
-        send(process, signal.SIGTTIN)
-
     def _dump_for_fault(self, worker: Worker, now: float) -> None:
         assert worker.process is not None
         pid = worker.process.pid
 
         def done(text: str) -> None:
+            if worker.process is None or worker.process.pid != pid:
+                return  # it has ended meanwhile
             worker.backtrace = text
             worker.dump = "done"
             self.bus.publish(events.BacktraceDumped(worker.index, pid, text))
             if not self.stopping and worker.reason is not None:
                 self._write_incident(worker, pid, worker.reason, "being replaced")
 
-        self._ask_backtrace(worker.process, worker.dump_fd, worker.board.threads, done)
+        self._backtraces.ask(worker.process, worker.dump_fd, worker.board.threads, done)
 
-    def _collect_backtraces(self, now: float) -> None:
-        for dump in [dump for dump in self._backtraces if dump.done(now)]:
-            self._backtraces.remove(dump)
-            dump.then(dump.text())
-
-    def _dump_all(self, only: int | None, then: Callable[[list[dict[str, Any]]], None], *, own: str | None) -> None:
-        """Backtraces of every process (or one worker); `own` is this process's, taken already."""
-        found: list[dict[str, Any]] = []
-        wanted = [worker for worker in self.workers if worker.process is not None and only in (None, worker.index)]
-        pending = len(wanted) + (1 if self._observer is not None and only is None else 0)
+    def _dump_all(self, only: int | None, then: Callable[[list[Dumped]], None], own: str | None) -> None:
+        """Backtraces of every process (or of one worker); `own` is this process's, taken already."""
+        asked: list[Asked] = [
+            ("worker", worker.index, worker.process, worker.dump_fd, worker.board.threads)
+            for worker in self.workers
+            if worker.process is not None and only in (None, worker.index)
+        ]
+        if self._observing.process is not None and only is None:
+            asked.append(("observer", None, self._observing.process, self._observing.dump_fd, dict))
+        mine: list[Dumped] = []
         if own is not None:
-            found.append({"process": "supervisor", "worker": None, "pid": os.getpid(), "text": own})
+            mine = [{"process": "supervisor", "worker": None, "pid": os.getpid(), "text": own}]
+        self._backtraces.ask_all(asked, lambda found: then(found + mine))
 
-        def collect(process: str, index: int | None, pid: int) -> Callable[[str], None]:
-            def done(text: str) -> None:
-                nonlocal pending
-                found.append({"process": process, "worker": index, "pid": pid, "text": text})
-                pending -= 1
-                if not pending:
-                    then(sorted(found, key=lambda item: (item["process"], item["worker"] or 0)))
-
-            return done
-
-        for worker in wanted:
-            assert worker.process is not None
-            done = collect("worker", worker.index, worker.process.pid)
-            self._ask_backtrace(worker.process, worker.dump_fd, worker.board.threads, done)
-        if self._observer is not None and only is None:
-            done = collect("observer", None, self._observer.pid)
-            self._ask_backtrace(self._observer, self._observer_dump, dict, done)
-        if not pending:
-            then(found)
-
-    def _own_backtrace(self) -> str:
-        import faulthandler
-
-        start = os.fstat(self._own_dump).st_size
-        faulthandler.dump_traceback(self._own_dump, all_threads=True)
-        return os.pread(self._own_dump, 1 << 20, start).decode("utf-8", "replace")
-
-    def _publish_backtraces(self, found: list[dict[str, Any]]) -> None:
+    def _publish_backtraces(self, found: list[Dumped]) -> None:
         for item in found:
             if item["process"] == "worker":
                 self.bus.publish(events.BacktraceDumped(item["worker"], item["pid"], item["text"]))
@@ -591,11 +468,11 @@ class Supervisor:
                     if self.quiet and not self.stopping:
                         self.set_quiet(False)
                 case "backtrace":
-                    self._dump_all(None, self._publish_backtraces, own=self._own_backtrace())
+                    self._dump_all(None, self._publish_backtraces, self._backtraces.own(self._own_dump))
                 case "child":
                     ours = [worker.process.pid for worker in self.workers if worker.process is not None]
-                    if self._observer is not None:
-                        ours.append(self._observer.pid)
+                    if self._observing.process is not None:
+                        ours.append(self._observing.process.pid)
                     if self._listeners is not None:
                         ours += self._listeners.pids
                     reap_strangers(ours)
@@ -610,6 +487,7 @@ class Supervisor:
         if self.stopping:
             return
         self.stopping = True
+        self._observing.retire()
         self._stopping_since = time.monotonic()
         self._notifier.send("STOPPING=1", "STATUS=stopping")
         self.bus.publish(events.SwarmStopping(reason))
@@ -660,8 +538,8 @@ class Supervisor:
                 if only is not None and self.workers[only].process is None:
                     connection.refuse(f"worker {only} has no process at the moment")
                     return
-                own = self._own_backtrace() if only is None else None
-                self._dump_all(only, lambda found: connection.answer({"processes": found}), own=own)
+                own = self._backtraces.own(self._own_dump) if only is None else None
+                self._dump_all(only, lambda found: connection.answer({"processes": found}), own)
             case "quiet" | "resume" as command:
                 self.set_quiet(command == "quiet")
                 connection.answer({"state": self.state})
@@ -669,77 +547,6 @@ class Supervisor:
                 connection.refuse(f"{command} is not there yet in version {__version__}")
             case other:
                 connection.refuse(f"unknown command {other!r}")
-
-    # -- the observer ------------------------------------------------------------------------------------------------
-
-    def _keep_observer(self, now: float) -> None:
-        if (
-            self.loaded.settings.observer.port == 0
-            or self._observer is not None
-            or self.stopping
-            or now < self._observer_at
-        ):
-            return
-        try:
-            process = fork_observer(
-                self.loaded,
-                [worker.board for worker in self.workers],
-                self.bulletin,
-                self._observer_dump,
-                self._close_in_child(),
-                self.run_dir / "metrics",
-            )
-        except OSError as error:
-            self._observer_gone(f"could not be forked: {error.strerror}", now)
-            return
-        self._observer = process
-        assert process.channel is not None
-        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap_observer())
-        self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_observer())
-
-    def _hear_observer(self) -> None:
-        process = self._observer
-        if process is None or process.channel is None:
-            return
-        try:
-            data = process.channel.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            self._selector.unregister(process.channel)
-            return
-        said = json.loads(data)
-        if said.get("event") == "listening":
-            self._observer_delay = 1.0
-            host = self.loaded.settings.observer.host
-            self.bus.publish(events.ObserverStarted(process.pid, host, int(said["port"])))
-        else:
-            self._observer_error = str(said.get("error", ""))
-
-    def _reap_observer(self) -> None:
-        process = self._observer
-        if process is None:
-            return
-        with contextlib.suppress(KeyError, ValueError):
-            self._hear_observer()  # its last words
-        exit_ = reap(process)
-        if exit_ is None:
-            return
-        self._selector.unregister(process.pidfd)
-        if process.channel is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(process.channel)
-        self._observer = None
-        process.close()
-        if not self.stopping:
-            why = self._observer_error or exits.in_words(exit_.code, exit_.signal)
-            self._observer_error = ""
-            self._observer_gone(why, time.monotonic())
-
-    def _observer_gone(self, why: str, now: float) -> None:
-        self.bus.publish(events.ObserverFailed(why, self._observer_delay))
-        self._observer_at = now + self._observer_delay
-        self._observer_delay = min(self._observer_delay * 2, 60.0)
 
     # -- what is seen from outside -----------------------------------------------------------------------------------
 
@@ -771,8 +578,9 @@ class Supervisor:
         if not self._ready_said and all(worker.exited_once or worker.came_up for worker in self.workers):
             self._ready_said = True
             self._notifier.send("READY=1")
-            if self._ready is not None:
-                self._ready()
+        if self._ready is not None and self._ready_said and self._ever_came_up:
+            self._ready()
+            self._ready = None
         state = self.state
         if state == "quiet" and not self._quiet_said:
             self._quiet_said = True
@@ -805,15 +613,7 @@ class Supervisor:
             self.bus.publish(events.SwarmFailed(": ".join([finish.reason, *errors[:1]])))
             if errors:
                 print(f"swarmctl: {finish.reason}. The last error: {errors[0]}", file=sys.stderr)
-        if self._observer is not None:
-            send(self._observer, signal.SIGTERM)
-            deadline = time.monotonic() + 2.0
-            while self._observer is not None and time.monotonic() < deadline:
-                for key, mask in self._selector.select(0.05):
-                    key.data(mask)
-                self._reap_observer()
-            if self._observer is not None:
-                end(self._observer)
+        self._observing.end()
         seconds = time.monotonic() - self._stopping_since if self._stopping_since else 0.0
         self.bus.publish(events.SwarmStopped(finish.code, seconds))
         if self._listeners is not None:

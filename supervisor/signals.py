@@ -30,7 +30,9 @@ class Signals:
         for number in MEANINGS:
             signal.signal(number, lambda *_: None)
         for number in (signal.SIGPIPE, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
-            signal.signal(number, signal.SIG_IGN)  # they mean nothing here, and a slip of the finger must not end a daemon
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # they mean nothing here, and a slip of the finger must not end a daemon
         # The dump is made in C even if the loop is stuck; `chain` then lets Python's own handler wake the loop.
         faulthandler.register(signal.SIGTTIN, file=dump_fd, all_threads=True, chain=True)
 

@@ -12,7 +12,8 @@ from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
 from swarm.supervisor import memory
 
 if TYPE_CHECKING:
-    from swarm.supervisor.loop import Supervisor, Worker
+    from swarm.supervisor.loop import Supervisor
+    from swarm.supervisor.record import Worker
 
 FULL_MEMORY_AGE: Final = 5.0
 """Seconds for which an exact measurement of memory serves again: it costs the kernel a walk over all pages."""

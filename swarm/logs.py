@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import select
+import socket
+import stat
 import sys
 import threading
 import time
@@ -28,7 +30,7 @@ class Output:
     """Writes whole lines to a descriptor without waiting longer than `patience` seconds."""
 
     def __init__(self, fd: int = 2, patience: float = 0.05) -> None:
-        self._fd = fd
+        self._fd, self._socket = _without_waiting(fd)
         self._patience = patience
         self._dropped = 0
         self._lock = threading.Lock()
@@ -58,10 +60,31 @@ class Output:
             while view:
                 if not poll.poll(self._patience * 1000):
                     return False
-                view = view[os.write(self._fd, view[:_ATOMIC]) :]
+                if self._socket is not None:
+                    sent = self._socket.send(view[:_ATOMIC], socket.MSG_DONTWAIT)
+                else:
+                    sent = os.write(self._fd, view[:_ATOMIC])
+                view = view[sent:]
         except (OSError, ValueError):
             return False
         return True
+
+
+def _without_waiting(fd: int) -> tuple[int, socket.socket | None]:
+    """A way to write to `fd` that cannot wait, although other processes may fill it between our look and our write.
+
+    O_NONBLOCK on the descriptor itself would hold for all who share it, a terminal's shell included. A pipe can be opened anew
+    with a mode of its own; a socket (journald's) takes the wish with each message.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), None
+        if stat.S_ISSOCK(mode):
+            return fd, socket.socket(fileno=os.dup(fd))
+    except OSError:
+        pass
+    return fd, None
 
 
 class Log:

@@ -316,6 +316,8 @@ class _Main:
         self._state = ""
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime.wake = self._wake
+        # Well within the shortest report timeout that can be set (0.5 s).
+        self._wait = min(LOOP, birth.loaded.settings.supervision.report_timeout / 4) * 1000
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -341,7 +343,7 @@ class _Main:
             now = time.monotonic()
             self._board.floats[LOOP_AT] = now
             self._show_state(now)
-            for fd, _ in poll.poll(50 if self._stopping else LOOP * 1000):
+            for fd, _ in poll.poll(50 if self._stopping else self._wait):
                 if fd == self._birth.signal_fd:
                     for number in os.read(fd, 512):
                         if number == signal.SIGTERM:

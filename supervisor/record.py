@@ -1,0 +1,111 @@
+"""What the supervisor knows of one worker index, and how it looks to the policy. Knows no signal and no decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from swarm.scoreboard import PREPARED_AT, Scoreboard
+from swarm.supervisor import memory
+from swarm.supervisor.memory import Memory
+from swarm.supervisor.policy import Reason, WorkerView
+from swarm.supervisor.processes import Process
+
+
+@dataclass(slots=True)
+class Worker:
+    """What the supervisor knows of one index. Fields down to `dump` belong to the process that holds it now."""
+
+    index: int
+    board: Scoreboard
+    dump_fd: int
+    dump_from: int = 0
+    """Size of the dump file at the fork: what is below was written by predecessors."""
+    process: Process | None = None
+    started_at: float = 0.0
+    lifetime: float = 0.0
+    terminated_at: float = 0.0
+    stop_deadline: float = 0.0
+    killed: bool = False
+    reason: Reason | None = None
+    dump: Literal["none", "pending", "done"] = "none"
+    backtrace: str = ""
+    ready_said: bool = False
+    memory: int = 0
+    memory_over: int = 0
+    cpu_at: tuple[float, float] = (0.0, 0.0)
+    cpu_percent: float = 0.0
+
+    restarts: int = -1
+    restarts_by_reason: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    boot_failures: int = 0
+    restart_at: float = 0.0
+    exited_once: bool = False
+    last_exit: dict[str, Any] | None = None
+    full_memory: tuple[float, Memory] | None = None
+
+    @property
+    def came_up(self) -> bool:
+        """Whether the process that holds (or last held) the index was set up."""
+        return self.board.floats[PREPARED_AT] > 0.0
+
+    def begin(self, process: Process, now: float, lifetime: float) -> None:
+        """A new process holds the index: forget the former one."""
+        self.process = process
+        self.started_at = now
+        self.lifetime = lifetime
+        self.restarts += 1
+        self.terminated_at = self.stop_deadline = 0.0
+        self.killed = False
+        self.reason = None
+        self.dump = "none"
+        self.backtrace = ""
+        self.ready_said = False
+        self.memory = self.memory_over = 0
+        self.cpu_at = (0.0, 0.0)
+        self.full_memory = None
+
+    def view(self) -> WorkerView:
+        """The facts that `decide` needs."""
+        if self.process is None:
+            return WorkerView(self.index, restart_at=self.restart_at, boot_failures=self.boot_failures)
+        board = self.board
+        polls = [group.poll_at for group in board.groups() if group.poll_at]
+        return WorkerView(
+            self.index,
+            self.process.pid,
+            self.started_at,
+            board.report_at,
+            min(polls, default=0.0),
+            tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
+            self.memory,
+            self.memory_over,
+            self.lifetime,
+            self.came_up,
+            self.terminated_at,
+            self.stop_deadline,
+            self.killed,
+            self.reason,
+            self.dump,
+        )
+
+    def sample(self, now: float, limit: int, metric: str) -> None:
+        """Look at processor time and memory: some 40 µs, unless the worker is over the soft limit by RSS."""
+        if self.process is None:
+            return
+        pid = self.process.pid
+        seconds = memory.cpu_seconds(pid)
+        if seconds is not None:
+            at, before = self.cpu_at
+            if at:
+                self.cpu_percent = max(0.0, 100.0 * (seconds - before) / (now - at))
+            self.cpu_at = (now, seconds)
+        rss = memory.resident(pid) or 0
+        used = rss
+        if limit and rss > limit and metric != "rss":
+            # RSS is an upper bound: only who is over by it is worth the expensive look.
+            found = memory.full(pid)
+            used = (found.uss if metric == "uss" else found.pss) or rss if found else rss
+        self.memory = used
+        self.memory_over = self.memory_over + 1 if limit and used > limit else 0
