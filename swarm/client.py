@@ -279,6 +279,19 @@ class Client:
         """Read on at `offset`; raises KafkaException while the partition is not fetched yet."""
         self._raw.seek(TopicPartition(topic, partition, offset))
 
+    def fetch_again(self, stopped: tuple[str, int], assignment: Sequence[tuple[str, int, int]]) -> None:
+        """Fetch a partition again that an error has stopped, where a seek is refused (_STATE, measured).
+
+        assignment: all of ours with their next offsets, that one among them. Forgets which are paused.
+        """
+        if self.cooperative:
+            self._raw.incremental_unassign([TopicPartition(*stopped)])
+            self._raw.incremental_assign(
+                [TopicPartition(t, p, offset) for t, p, offset in assignment if (t, p) == stopped]
+            )
+        else:
+            self._raw.assign([TopicPartition(*each) for each in assignment])
+
     def edge(self, topic: str, partition: int, edge: str, timeout: float) -> int:
         """The first (`earliest`) or next (`latest`) offset of the log. Blocks; raises KafkaException."""
         low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)

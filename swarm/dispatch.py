@@ -64,8 +64,14 @@ class Dispatcher:
         self._make_ready(lane)
 
     def delay(self, lane: Lane, until: float) -> None:
-        """Let a lane wait until an instant (backoff). Under the lock."""
-        self._wait(lane, until)
+        """Let a lane wait until an instant (backoff). Under the lock. One that is running begins to wait when it is done.
+
+        Not before: while its thread is still on the way out, another one would run it a second time.
+        """
+        if lane.phase == "running":
+            lane.delayed_until = until
+        else:
+            self._wait(lane, until)
 
     def _fills_early(self, lane: Lane) -> bool:
         """A lane that waits only for its batch to fill goes as soon as it is full."""
@@ -123,6 +129,9 @@ class Dispatcher:
         self.running -= 1
         if lane.phase == "running":
             lane.phase = "idle"
+            if lane.delayed_until is not None:
+                until, lane.delayed_until = lane.delayed_until, None
+                self._wait(lane, until)
         self.rested.notify_all()
 
     def wake(self) -> None:

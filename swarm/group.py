@@ -245,7 +245,7 @@ class Group:
 
     def _housekeeping(self, now: float) -> None:
         assert self._client is not None
-        while self._seeks:
+        for _ in range(len(self._seeks)):  # one that must be tried again is tried in the next pass
             self._seek(self._seeks.popleft())
         if self._dispatcher.quiet != self.paused_for_quiet:
             self.paused_for_quiet = self._dispatcher.quiet
@@ -505,12 +505,27 @@ class Group:
                 lane.held_until = float("inf")
         else:
             try:
-                lane.seek_to = self._client.edge(topic, partition, edge, timeout=5.0)
+                target = self._client.edge(topic, partition, edge, timeout=5.0)
             except KafkaException as error:
                 self.on_error(error.args[0], None, None, None)
-                lane.seek_to = position  # tried again: the broker will answer the same, and we ask again
-            self._seeks.append(lane)
+                target = position  # tried again: the broker will answer the same, and we ask again
+            self._go_on_at(lane, target)
         self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause"))
+
+    def _go_on_at(self, lane: Lane, target: int) -> None:
+        """Fetch on at `target`, and commit that: else a restart before the next message would find the old offset again."""
+        assert self._client is not None
+        with self._dispatcher.lock:
+            in_hand = lane.phase == "running" or lane.has_work
+            lane.frontier = min(lane.frontier, target) if in_hand else target
+            lane.fetch_next = target
+            if not in_hand:
+                lane.taken_end = lane.retry_from = target
+        paused = [other for other in self.lanes.values() if other.client_paused]
+        self._client.fetch_again(lane.key, [(*other.key, other.fetch_next) for other in self.lanes.values()])
+        for other in paused:
+            other.client_paused = False
+        self._pause(paused)
 
     def _rebuild(self, error: KafkaError) -> None:
         """A fatal error (fenced, …) ends the client, not the process: close it, wait a little, make a new one."""

@@ -116,7 +116,7 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
                 wait(result)
             done += 1
             if lane.suppress:
-                continue
+                continue  # type: ignore[unreachable]  # the handler has asked to pause or seek
             end = raw.offset() + 1
             if lane.frontier < end:  # at-most-once has committed the whole batch: never back
                 if automatic:
@@ -125,7 +125,7 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
                     lane.unmarked_end = end
             lane.retry_from = end
             lane.handled += 1
-            if attempt > 1:
+            if attempt > 1 and end >= lane.repeat_end:
                 lane.attempt = attempt = 1
         return done
 
@@ -145,7 +145,7 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
             await handler(Message(raw, deserializer, attempt))
             done += 1
             if lane.suppress:
-                continue
+                continue  # type: ignore[unreachable]  # the handler has asked to pause or seek
             end = raw.offset() + 1
             if lane.frontier < end:  # at-most-once has committed the whole batch: never back
                 if automatic:
@@ -154,7 +154,7 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
                     lane.unmarked_end = end
             lane.retry_from = end
             lane.handled += 1
-            if attempt > 1:
+            if attempt > 1 and end >= lane.repeat_end:
                 lane.attempt = attempt = 1
             if done % 64 == 0:
                 await asyncio.sleep(0)  # a handler that never waits must not starve the other partitions

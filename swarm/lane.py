@@ -59,6 +59,8 @@ class Lane:
         """Waiting only for the batch to fill (`max_wait`)."""
         self.due_at = 0.0
         """While waiting: when to run again."""
+        self.delayed_until: float | None = None
+        """While running: when to run again after this run."""
 
         self.chunks: deque[list[Record]] = deque()
         self.buffered = 0
@@ -93,6 +95,8 @@ class Lane:
         self.attempt = 1
         self.failed = 0
         """Failed runs in a row that began with the same message."""
+        self.repeat_end = start
+        """`each`: below it every message runs again, for outputs of their run were not delivered; else only the first does."""
         self.narrow = 0
         """While a failing message is searched for: the size of the next slice; 0: not searching."""
         self.suspect_end = start
@@ -258,6 +262,7 @@ class Lane:
     def take_back(self, began_at: int) -> None:
         """Outputs of this run were not delivered: what it marked and nobody committed is not done after all."""
         self.frontier = self.retry_from = max(began_at, self.committed, self.sent)
+        self.repeat_end = self.batch[-1].offset() + 1
 
     def commit(self) -> bool:
         """Commit the frontier, synchronously; first waits for what was produced, and raises if it was not delivered."""

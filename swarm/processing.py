@@ -94,8 +94,6 @@ class Processor:
             lane.failed += 1
             self._failed_event(lane, error, lane.frontier, lane.frontier, lane.failed)
             with self._dispatcher.lock:
-                self._dispatcher.done(lane)
-                self._dispatcher.running += 1  # done again by run()
                 self._dispatcher.delay(lane, self._clock() + lane.plan.backoff.delay(lane.failed, random.random()))
             return False
         lane.consumer = consumer
@@ -147,6 +145,7 @@ class Processor:
             (group_id, topic_id, lane.partition, first, last, attempt),
         )
         failure: BaseException | None = None
+        undelivered = False
         done = 0
         try:
             assert lane.runner is not None
@@ -159,6 +158,7 @@ class Processor:
         except BaseException as error:
             failure = failure or error
             if not at_most_once:
+                undelivered = True
                 lane.take_back(frontier_before)
         finally:
             self._board.job_end(self._slot)
@@ -166,7 +166,7 @@ class Processor:
         if failure is None:
             self._succeeded(lane, batch, done, attempt, seconds, handled_before)
         else:
-            self._failed(lane, batch, failure, began_at, attempt, handled_before)
+            self._failed(lane, batch, failure, undelivered, began_at, attempt, handled_before)
 
     def _commit_first(self, lane: Lane, batch: list[Record], end: int) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
@@ -230,12 +230,14 @@ class Processor:
         lane: Lane,
         batch: list[Record],
         error: BaseException,
+        undelivered: bool,
         began_at: int,
         attempt: int,
         handled_before: int,
     ) -> None:
         plan = lane.plan
-        done = lane.handled - handled_before  # of `each`; a batch is counted when it has ended
+        # Of `each`; a batch is counted when it has ended. Nothing is done, and nobody knows whose output it was, where one failed.
+        done = 0 if undelivered else lane.handled - handled_before
         at = min(done, len(batch) - 1)
         first, last = batch[at].offset(), batch[-1].offset()
         self._failed_event(lane, error, first, last, 1 if done else attempt)
@@ -258,7 +260,9 @@ class Processor:
             if not size:
                 return
             verdict = after_failure(
-                plan, Failure(size, lane.failed, plan.each or size == 1, was_narrow), random.random()
+                plan,
+                Failure(size, lane.failed, (plan.each and not undelivered) or size == 1, was_narrow),
+                random.random(),
             )
             match verdict:
                 case Retry(delay):

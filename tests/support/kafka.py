@@ -189,6 +189,7 @@ class Broker:
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Grows `topic` to `total` partitions."""
+        self._producer = None  # it would go on for minutes without knowing them
         self._ask(lambda admin: admin.create_partitions([NewPartitions(topic, total)])[topic])
         self._wait_for_partitions(topic, total)
 

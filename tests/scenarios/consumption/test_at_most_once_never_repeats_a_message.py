@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+from tests.support.recording import Recording
+
+APP = """
+    import time
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.{form}("{topic}", delivery="at_most_once", max_messages=50)
+    def order(item):
+        for message in [item] if "{form}" == "each" else item:
+            record(message)
+            time.sleep(0.01)  # the work
+            if message.value in (b"3", b"103"):
+                raise ValueError("no such customer")
+"""
+
+
+@pytest.mark.parametrize("form", ["subscribe", "each"])
+def test_at_most_once_never_repeats_a_message_neither_after_a_failure_nor_after_a_kill(
+    form: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Offsets are committed before the run: what failed is dropped with an event, what a kill cut short is not run again."""
+    orders = topic()
+    daemon = swarm_project(
+        APP.format(topic=orders, form=form), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.05}}
+    )
+    daemon.expect_errors("consume_failed", "message_dropped")
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, str(number)) for number in range(200)])
+
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all()) > 70, what="some messages")
+    os.kill(recording.all()[0].pid, signal.SIGKILL)
+    daemon.wait_for_event("worker_started", restarts=1)
+    broker.produce(orders, [(None, "the last")])
+    daemon.wait_for(lambda: recording.all(offset=200), what="the last message")
+    assert daemon.stop() == 0
+
+    offsets = recording.offsets(orders)[0]
+    assert offsets == sorted(set(offsets)), "repeated, or out of order"
+    dropped = [(line["first_offset"], line["last_offset"]) for line in daemon.events("message_dropped")]
+    if form == "each":
+        assert dropped[0] == (3, 3)
+        assert len(set(range(201)) - set(offsets)) < 50, "only the killed batch is not run"
+    else:
+        assert dropped[0][0] == 0, "all of the failed batch is dropped: nobody knows what was done of it"
+    assert {each.attempt for each in recording.all()} == {1}
+
+
+STOPPED = """
+    import time
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("{topic}", delivery="at_most_once", max_messages=20)
+    def order(message):
+        record(message)
+        time.sleep(0.02)  # the work
+"""
+
+
+def test_at_most_once_loses_nothing_by_a_graceful_stop(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """The batch in hand, which is committed already, is run to its end; the rest comes after the next start."""
+    orders = topic()
+    daemon = swarm_project(STOPPED.format(topic=orders), {"swarm": {"workers": 1}})
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, str(number)) for number in range(150)])
+
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all()) > 10, what="some messages")
+    assert daemon.stop() == 0
+    at_the_stop = len(recording.all())
+    daemon.start()
+    daemon.wait_for(lambda: recording.all(offset=149), what="the last message")
+    assert daemon.stop() == 0
+
+    assert at_the_stop < 150
+    assert recording.offsets(orders)[0] == list(range(150))

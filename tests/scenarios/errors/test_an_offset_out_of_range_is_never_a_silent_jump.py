@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+from tests.support.recording import Recording
+
+APP = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("{topic}", offset_out_of_range={edge})
+    def orders(message):
+        record(message)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+@pytest.mark.parametrize("edge", [None, "earliest", "latest"])
+def test_an_offset_out_of_range_is_an_error_event_and_never_a_silent_jump(
+    edge: str | None, strategy: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """The partition pauses, the others go on; only where the subscription says so it goes on at an edge of the log."""
+    orders = topic(partitions=2)
+    daemon = swarm_project(
+        APP.format(topic=orders, edge=repr(edge)),
+        {"swarm": {"workers": 1}, "kafka": {"partition.assignment.strategy": strategy}},
+    )
+    daemon.expect_errors("offset_out_of_range")
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, str(number)) for number in range(5)], 0)
+    _commit(broker, daemon.group, TopicPartition(orders, 0, 1000))
+
+    daemon.start()
+    daemon.wait_for_event("offset_out_of_range")
+    broker.produce(orders, [(None, str(number)) for number in range(5)], 1)
+    daemon.wait_for(lambda: len(recording.all(partition=1)) == 5, what="the other partition")
+    broker.produce(orders, [(None, "later")], 0)
+    if edge is not None:
+        daemon.wait_for(lambda: recording.all(partition=0, offset=5), what="the partition to go on")
+    assert daemon.stop() == 0
+
+    (event, *_) = daemon.events("offset_out_of_range")
+    assert (event["topic"], event["partition"], event["offset"]) == (orders, 0, 1000)
+    assert event["action"] == (edge or "pause")
+    expected: dict[str | None, list[int]] = {None: [], "earliest": [0, 1, 2, 3, 4, 5], "latest": [5]}
+    assert recording.offsets(orders).get(0, []) == expected[edge]
+    committed = broker.committed(daemon.group)
+    assert committed == {(orders, 0): 1000 if edge is None else 6, (orders, 1): 5}
+
+
+def _commit(broker: Broker, group: str, partition: TopicPartition) -> None:
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "log_level": 0})
+    try:
+        consumer.commit(offsets=[partition], asynchronous=False)
+    finally:
+        consumer.close()
