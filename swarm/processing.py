@@ -256,6 +256,9 @@ class Processor:
             lane.seek_to = None
             lane.pause_request = None
             if lane.lost or lane.closing:
+                if size and plan.delivery == "at_most_once":
+                    # Committed before the run and never run again: what the end of the assignment cuts off is at least said.
+                    self._dropped(lane, lane.again[:size], text)
                 return
             if not size:
                 return
@@ -294,16 +297,11 @@ class Processor:
             return
         lane.again = rest
         lane.handled += count
-        self._bus.publish(
-            events.MessageDropped(
-                lane.group.name,
-                lane.topic,
-                lane.partition,
-                given_up[0].offset(),
-                given_up[-1].offset(),
-                error,
-            )
-        )
+        self._dropped(lane, given_up, error)
+
+    def _dropped(self, lane: Lane, messages: list[Record], error: str) -> None:
+        first, last = messages[0].offset(), messages[-1].offset()
+        self._bus.publish(events.MessageDropped(lane.group.name, lane.topic, lane.partition, first, last, error))
 
     def _failed_event(self, lane: Lane, error: BaseException, first: int, last: int, attempt: int) -> None:
         self._board.add(ERRORS)

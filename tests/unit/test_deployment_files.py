@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from swarm.config.schema import ObserverSection, SwarmSection
 
+from swarm.config.schema import ObserverSection, SwarmSection
 from tests.support.sources import ROOT
 
 UNIT = ROOT / "systemd" / "swarm@.service"

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
-from swarm.supervisor.exposition import ApplicationMetrics, Exposition, ProcessorTime
-from swarm.supervisor.observer import View, health, parse, readiness
 
 from swarm.scoreboard import (
     ASSIGN_SEQ,
@@ -27,6 +25,8 @@ from swarm.scoreboard import (
     Bulletin,
     Scoreboard,
 )
+from swarm.supervisor.exposition import ApplicationMetrics, Exposition, ProcessorTime
+from swarm.supervisor.observer import View, health, parse, readiness
 
 NOW = 1_000.0
 

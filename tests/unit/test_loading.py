@@ -1,0 +1,126 @@
+"""Loading an application: its author's mistakes are one readable error each, with the author's own frames only."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm import App, Consumer, Messages
+from swarm.errors import AppError
+from swarm.loading import app_problems, foreign_threads, load_app, refuse_threads
+
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes the module `loaded`, which is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def module(source: str) -> None:
+        (tmp_path / "loaded.py").write_text(textwrap.dedent(source))
+
+    yield module
+    sys.modules.pop("loaded", None)
+
+
+def test_an_app_is_found_in_the_directory_of_its_settings(tmp_path: Path, write: Write) -> None:
+    """Which is first on sys.path, before a package of the same name."""
+    write('from swarm import App\nclass ns:\n    app = App("shop")')
+
+    assert load_app("loaded:ns.app", tmp_path).name == "shop"
+    assert sys.path[0] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "source", "says"),
+    [
+        ("loaded", "", "expected module:attribute"),
+        ("nowhere:app", "", "there is no module 'nowhere'"),
+        ("loaded:app", "import nowhere_either", "does not import: No module named 'nowhere_either'"),
+        ("loaded:app", "from swarm import App\nshop = App('shop')", "It has: shop"),
+        ("loaded:app", "x = 1", "It has no App at all"),
+        ("loaded:app", "app = 5", "is a int, not a swarm.App"),
+        ("loaded:app", "raise SystemExit('bye')", "SystemExit: bye"),
+        ("loaded:app", "def broken(:", "SyntaxError"),
+        ("loaded:app", "from swarm import App\nApp('s').subscribe('t', max_mesages=1)", "Did you mean max_messages"),
+    ],
+)
+def test_what_does_not_load_says_why(tmp_path: Path, write: Write, spec: str, source: str, says: str) -> None:
+    """SystemExit included: an import must not end the daemon."""
+    write(source)
+
+    with pytest.raises(AppError) as refused:
+        load_app(spec, tmp_path)
+
+    assert says in str(refused.value)
+    assert str(refused.value).count("\n") < 6
+
+
+def test_an_exception_shows_the_application_s_frames_only(tmp_path: Path, write: Write) -> None:
+    """Neither ours nor importlib's; the innermost last."""
+    write(
+        """
+        def deep():
+            raise KeyError("DATABASE_URL")
+        deep()
+        """
+    )
+
+    with pytest.raises(AppError, match="KeyError") as refused:
+        load_app("loaded:app", tmp_path)
+
+    frames = [line for line in refused.value.frames.splitlines() if line.strip().startswith("File")]
+    assert len(frames) == 2
+    assert all("loaded.py" in frame for frame in frames)
+
+
+def test_all_problems_of_an_app_are_told_at_once() -> None:
+    """Two subscriptions to one topic, differing properties of one group's client, and a handler that could never mark."""
+    app = App("shop")
+
+    @app.subscribe("orders", kafka={"fetch.min.bytes": 1})
+    class Orders(Consumer):
+        def consume(self, messages: Messages) -> None: ...
+
+    @app.subscribe("orders", "clicks", kafka={"fetch.min.bytes": 2})
+    def again(messages: Messages) -> None: ...
+
+    @app.subscribe("refunds", offsets="manual")
+    def unmarked(messages: Messages) -> None: ...
+
+    app.subscribe("orders", group="another")(again)
+    problems = [what for _, what, fix in app_problems(app, None) if fix]
+
+    assert len(problems) == 3
+    assert "orders is subscribed twice in group shop" in problems[0]
+    assert "differ in kafka=" in problems[1]
+    assert "nothing could ever be marked" in problems[2]
+    assert [what for _, what, _ in app_problems(App("empty"), None)] == [
+        "it has no subscription, so there is nothing to consume"
+    ]
+
+
+def test_threads_that_would_not_survive_the_fork_are_named() -> None:
+    """With the way out; without them nothing is said."""
+    gate = threading.Event()
+    before = foreign_threads()
+    thread = threading.Thread(target=gate.wait, args=(30.0,), name="metrics flusher")
+    thread.start()
+    try:
+        assert sorted(foreign_threads()) == sorted([*before, "metrics flusher"])
+        with pytest.raises(AppError) as refused:
+            refuse_threads()
+    finally:
+        gate.set()
+        thread.join()
+
+    assert "metrics flusher" in str(refused.value)
+    assert "after_fork" in str(refused.value)
+    assert "preload = false" in str(refused.value)

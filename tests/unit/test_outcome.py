@@ -1,0 +1,67 @@
+"""What follows from a failed run, over all plans and failures: values in, values out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm import Backoff, DeadLetter
+from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, after_failure
+from swarm.plan import make_plan
+
+FAILURES = st.builds(
+    Failure, size=st.integers(1, 500), failed=st.integers(1, 50), culprit_known=st.booleans(), narrowed=st.booleans()
+)
+BACKOFF = Backoff(initial=1.0, factor=2.0, maximum=30.0, jitter=0.1)
+
+
+def plan(**options: Any) -> Any:
+    return make_plan(handler=print, topics=("orders",), backoff=BACKOFF, **options)
+
+
+@given(FAILURES, st.floats(0.0, 1.0))
+def test_without_a_dead_letter_topic_a_failed_run_is_always_repeated(failure: Failure, chance: float) -> None:
+    """At least once: nothing is dropped because it failed often."""
+    verdict = after_failure(plan(), failure, chance)
+
+    assert isinstance(verdict, Retry)
+    assert 0.9 <= verdict.delay <= 33.0
+
+
+@given(FAILURES, st.integers(1, 10))
+def test_a_message_is_set_aside_only_alone_and_after_its_attempts(failure: Failure, attempts: int) -> None:
+    """Before `max_attempts` it is retried; after them the search goes on until one message is left."""
+    verdict = after_failure(plan(dead_letter=DeadLetter("dead", attempts)), failure, 0.5)
+
+    alone = failure.culprit_known or failure.size == 1
+    if failure.failed < attempts and not failure.narrowed:
+        assert isinstance(verdict, Retry)
+    elif alone:
+        assert verdict == SetAside()
+    else:
+        assert isinstance(verdict, Narrow)
+        assert 1 <= verdict.size < failure.size
+
+
+@given(st.integers(1, 1000), st.data())
+def test_the_search_ends_within_the_logarithm_of_the_batch(size: int, data: st.DataObject) -> None:
+    """However large the batch, it is about ten runs to the one message."""
+    letters = plan(dead_letter=DeadLetter("dead", 1))
+    runs = 0
+    while not isinstance(verdict := after_failure(letters, Failure(size, 1, size == 1, runs > 0), 0.5), SetAside):
+        assert isinstance(verdict, Narrow)
+        size = verdict.size
+        runs += 1
+
+    assert runs <= 10
+
+
+@given(FAILURES, st.booleans())
+def test_at_most_once_never_retries(failure: Failure, letters: bool) -> None:
+    """What failed is given up: the one message where it is known, else all that was not marked."""
+    options = {"dead_letter": DeadLetter("dead")} if letters else {}
+    verdict = after_failure(plan(delivery="at_most_once", **options), failure, 0.5)
+
+    assert verdict == GiveUp(1 if failure.culprit_known else failure.size)
