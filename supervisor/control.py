@@ -20,6 +20,8 @@ from swarm.errors import RunDirectoryError
 
 MAX_REQUEST: Final = 64 << 10
 """Bytes of one request; a longer one closes the connection."""
+MAX_UNREAD: Final = 16 << 20
+"""Bytes of answers that wait for a client to read them; beyond that it is dropped."""
 MAX_CONNECTIONS: Final = 64
 
 Handler = Callable[[dict[str, Any], "Connection"], None]
@@ -51,6 +53,8 @@ class Connection:
         if self.open:
             self._outbox += json.dumps(message, default=str).encode() + b"\n"
             self.flush()
+            if len(self._outbox) > MAX_UNREAD:
+                self._server.drop(self)
 
     def flush(self) -> None:
         """Write what can be written without waiting."""

@@ -12,6 +12,9 @@ from swarm.producer import Producer
 DELIVERY_PATIENCE: Final = 30.0
 """Seconds to wait for a delivery report before the attempt counts as failed (it is repeated; the letter may then arrive twice)."""
 
+ERROR_LENGTH: Final = 4096
+"""Characters of the error's text that go along: a huge one would make the letter too large to be delivered, for ever."""
+
 
 def headers_of(raw: Any, group: str, error: str, attempts: int) -> list[tuple[str, bytes | None]]:
     """The original's headers and where it came from and why."""
@@ -23,7 +26,7 @@ def headers_of(raw: Any, group: str, error: str, attempts: int) -> list[tuple[st
         "swarm.source.timestamp": str(timestamp if kind else -1),
         "swarm.source.group": group,
         "swarm.attempts": str(attempts),
-        "swarm.error": error,
+        "swarm.error": error[:ERROR_LENGTH],
     }
     own = [(name, value) for name, value in raw.headers() or [] if name not in added]
     return own + [(name, text.encode("utf-8", "replace")) for name, text in added.items()]

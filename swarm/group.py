@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from swarm import dead_letters, events
 from swarm.client import Client
 from swarm.commits import Commits
+from swarm.errors import ConfigurationError
 from swarm.folding import Folder
 from swarm.lane import UNKNOWN, Lane
 from swarm.message import Record
@@ -234,6 +235,7 @@ class Group:
             if lane.client_paused
             and lane.buffered <= self._capacity(lane) // 2
             and lane.held_until <= now
+            and not lane.out_of_range
             and not lane.closing
         ]
         if drained:
@@ -306,6 +308,7 @@ class Group:
             lane.fetch_next = lane.taken_end = lane.retry_from = target
             if lane.seek_to == target:  # else a hook has asked for another place meanwhile, and that is in the queue
                 lane.seek_to = None
+            lane.out_of_range = False
             self._dispatcher.offer(lane, self._clock())
 
     def request_seek(self, lane: Lane) -> None:
@@ -502,7 +505,7 @@ class Group:
         if edge is None:
             self._pause([lane])
             with self._dispatcher.lock:
-                lane.held_until = float("inf")
+                lane.out_of_range = True  # what was fetched before is valid, and may exist nowhere else by now
         else:
             try:
                 target = self._client.edge(topic, partition, edge, timeout=5.0)
@@ -583,7 +586,10 @@ class Group:
 
     def dead_letter(self, lane: Lane, raw: Any, error: str, attempts: int) -> None:
         """Produce a dead letter and wait for its delivery; raises KafkaException. Processing thread."""
-        assert lane.plan.dead_letter is not None
+        if lane.plan.dead_letter is None:
+            raise ConfigurationError(
+                f"dead_letter: the subscription to {lane.topic} has no dead letter topic. Give it dead_letter=DeadLetter(topic)."
+            )
         dead_letters.send(self.runtime.app.producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
 
 

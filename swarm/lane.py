@@ -73,6 +73,8 @@ class Lane:
         self.client_paused = False
         self.held_until = 0.0
         """A pause by the handler, or after an offset out of range."""
+        self.out_of_range = False
+        """The group's offset is not in the log, and nobody said where to go on: nothing more is fetched."""
         self.seek_to: int | None = None
 
         self.batch: list[Record] = []

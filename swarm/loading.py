@@ -13,6 +13,7 @@ from swarm.app import App
 from swarm.errors import AppError, ConfigurationError, SwarmError
 from swarm.handlers import wants_consumer
 from swarm.plan import Plan
+from swarm.scoreboard import MAX_GROUPS
 
 
 def load_app(spec: str, base_dir: Path) -> App:
@@ -77,6 +78,9 @@ def app_problems(app: App, default_group: str | None) -> list[tuple[str, str, st
                 'Declare one with @app.subscribe("topic") or @app.each("topic"), in a module that the app\'s module imports.',
             )
         )
+    if len(app.groups(default_group)) > MAX_GROUPS:
+        what = f"it has {len(app.groups(default_group))} consumer groups, and a worker shows at most {MAX_GROUPS}"
+        problems.append((f"App({app.name!r})", what, "Divide it into several apps, each a daemon of its own."))
     for group, plans in app.groups(default_group).items():
         problems.extend(_group_problems(group, plans))
     for plan in app.plans:
