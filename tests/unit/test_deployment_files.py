@@ -27,7 +27,7 @@ def unit() -> dict[str, str]:
 
 def instruction(name: str) -> str:
     """What the Dockerfile's last such instruction says."""
-    return re.findall(rf"^{name} (.*)$", DOCKERFILE.read_text(), re.MULTILINE)[-1]
+    return str(re.findall(rf"^{name} (.*)$", DOCKERFILE.read_text(), re.MULTILINE)[-1])
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
