@@ -53,6 +53,10 @@ scenarios: venv kafka ## Scenarios on a real Apache Kafka; AREA=name: one folder
 example: venv kafka ## The flights example whole: 336,776 messages, two kills on the way, exact totals
 	$(RUN) examples/flights/run.py --all
 
+.PHONY: chaos
+chaos: venv kafka ## Accidents on a real broker for SECONDS=60 with SEED=1, then a balance
+	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
 .PHONY: bench
 bench: venv kafka ## Throughput, takeover after a kill, idle costs
 	$(RUN) benchmarks/run.py
