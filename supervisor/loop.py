@@ -388,6 +388,7 @@ class Supervisor:
         self.bus.publish(events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail))
         if delay and not self.stopping:
             self.bus.publish(events.WorkerBackoff(worker.index, delay, worker.failures))
+        self._reap_strangers()  # it may have stood before them in the kernel's queue
 
     def _explain(self, worker: Worker, exit_: Exit) -> tuple[Reason, str]:
         words = exits.in_words(exit_.code, exit_.signal)
@@ -470,12 +471,15 @@ class Supervisor:
                 case "backtrace":
                     self._dump_all(None, self._publish_backtraces, self._backtraces.own(self._own_dump))
                 case "child":
-                    ours = [worker.process.pid for worker in self.workers if worker.process is not None]
-                    if self._observing.process is not None:
-                        ours.append(self._observing.process.pid)
-                    if self._listeners is not None:
-                        ours += self._listeners.pids
-                    reap_strangers(ours)
+                    self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        ours = [worker.process.pid for worker in self.workers if worker.process is not None]
+        if self._observing.process is not None:
+            ours.append(self._observing.process.pid)
+        if self._listeners is not None:
+            ours += self._listeners.pids
+        reap_strangers(ours)
 
     def stop(self, reason: str, timeout: float | None = None) -> None:
         """Begin the stop of the whole swarm."""

@@ -174,7 +174,7 @@ def fork_worker(
 
     pid = _fork(be_worker)
     theirs.close()
-    return Process(pid, os.pidfd_open(pid), ours)
+    return Process(pid, _watch(pid), ours)
 
 
 def fork_observer(
@@ -210,7 +210,17 @@ def fork_observer(
 
     pid = _fork(be_observer)
     theirs.close()
-    return Process(pid, os.pidfd_open(pid), ours)
+    return Process(pid, _watch(pid), ours)
+
+
+def _watch(pid: int) -> int:
+    """A pidfd of a child just forked; where there is none (EMFILE), the child ends: nobody could supervise it."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def fork_listener(name: str, body: Callable[[socket.socket], int], dump_fd: int, close: Sequence[int]) -> Process:
@@ -228,7 +238,7 @@ def fork_listener(name: str, body: Callable[[socket.socket], int], dump_fd: int,
 
     pid = _fork(be_listener)
     theirs.close()
-    return Process(pid, os.pidfd_open(pid), ours)
+    return Process(pid, _watch(pid), ours)
 
 
 def _fork(body: Callable[[], int]) -> int:

@@ -295,7 +295,7 @@ def resume(config: Path | None, overrides: tuple[str, ...]) -> int:
     return _simple("resume", "work is taken again", config, overrides, patience=10.0)
 
 
-@cli.command(short_help="Replace the workers, one after the other.")
+@cli.command(short_help="Replace the workers (not there yet).")
 @_with_settings
 @_wait_option
 def restart(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
@@ -308,7 +308,7 @@ def restart(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> i
     return _simple("restart", done, config, overrides, patience=None if wait else 10.0, wait=wait)
 
 
-@cli.command(short_help="Take new code and settings into use.")
+@cli.command(short_help="Take new code and settings (not there yet).")
 @_with_settings
 @_wait_option
 def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
@@ -322,7 +322,7 @@ def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> in
     return _simple("reload", done, config, overrides, patience=None if wait else 120.0, wait=wait)
 
 
-@cli.command(short_help="Change the number of workers.")
+@cli.command(short_help="Change the number of workers (not there yet).")
 @click.argument("workers", type=click.IntRange(1, 256), metavar="N")
 @_with_settings
 @_wait_option
@@ -596,7 +596,8 @@ def broker(port: int, topics: dict[str, int], session_timeout: float | None) -> 
         click.echo(f"bootstrap.servers = {embedded.bootstrap}")
         for name, partitions in topics.items():
             click.echo(f"topic {name}, {partitions} partitions")
-        click.echo(f"To use it: export SWARM_KAFKA__BOOTSTRAP_SERVERS={embedded.bootstrap}   Ctrl-C ends it.")
+        click.echo(f"To use it: export SWARM_KAFKA__BOOTSTRAP_SERVERS={embedded.bootstrap}")
+        click.echo("Ctrl-C ends it.")
         sys.stdout.flush()
         signal.sigwait(ends)
     return 0

@@ -157,6 +157,9 @@ class Client:
         ).lower() == "consumer" or "cooperative" in str(properties.get("partition.assignment.strategy", ""))
         self.new_protocol = str(properties.get("group.protocol", "classic")).lower() == "consumer"
         self.static = "group.instance.id" in properties
+        self._late: list[Message] = []
+        self.uncommitted: set[tuple[str, int]] = set()
+        """Starts that `resolve` could not commit."""
         self._raw = Consumer(
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
             logger=logging.getLogger("librdkafka"),
@@ -204,8 +207,17 @@ class Client:
             if error is None:
                 good.append(message)
             else:
-                self._callbacks.on_error(error, message.topic(), message.partition(), message.offset())
+                self._late.append(message)
         return good
+
+    def tell_errors(self) -> None:
+        """Tell of the errors that the last `fetch` met. After its messages were taken in: they came before, and what an error
+        (an offset out of range) leads to must not make them look old."""
+        late, self._late = self._late, []
+        for message in late:
+            error = message.error()
+            if error is not None:
+                self._callbacks.on_error(error, message.topic(), message.partition(), message.offset())
 
     def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
         """Begin to fetch partitions that were assigned, each at its next offset. Only from within `on_assigned`."""
@@ -247,7 +259,10 @@ class Client:
                     low, _ = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
                     fixed[(topic, partition)] = low
         if fixed:
-            self.commit_now([(t, p, offset) for (t, p), offset in fixed.items()])
+            try:
+                self.commit_now([(t, p, offset) for (t, p), offset in fixed.items()])
+            except KafkaException:  # refused in the middle of a rebalance, say: the next interval commits them
+                self.uncommitted.update(fixed)
         return {key: offset if offset >= 0 else fixed[key] for key, offset in found.items()}
 
     def _partitions(self, topic: str, timeout: float) -> list[int]:

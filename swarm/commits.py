@@ -122,9 +122,11 @@ class Commits:
         """Send all that is new since the last commit, without waiting."""
         with self._dispatcher.lock:
             offsets = tuple(
-                (lane.topic, lane.partition, frontier)
-                for lane in self._lanes.values()
-                if not lane.lost and (frontier := lane.settled_frontier()) not in (lane.sent, lane.committed)
+                sorted(  # as librdkafka sorts them in its answer
+                    (lane.topic, lane.partition, frontier)
+                    for lane in self._lanes.values()
+                    if not lane.lost and (frontier := lane.settled_frontier()) not in (lane.sent, lane.committed)
+                )
             )
             for topic, partition, offset in offsets:
                 self._lanes[(topic, partition)].sent = offset
@@ -139,7 +141,7 @@ class Commits:
 
     def on_committed(self, error: KafkaError | None, offsets: Offsets) -> None:
         """The broker's answer to `send` (from within a poll)."""
-        answered = tuple(offsets)
+        answered = tuple(sorted(offsets))
         for number, (began, sent) in enumerate(self._sent):
             if sent == answered:
                 del self._sent[number]

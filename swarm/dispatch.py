@@ -45,7 +45,7 @@ class Dispatcher:
         """Queue a lane that is idle and has work. Under the lock. A lane that is running or queued is left as it is."""
         if lane.phase not in ("idle", "waiting") or not lane.has_work:
             return
-        if lane.predecessor is not None and lane.predecessor.phase == "running":
+        if lane.predecessor is not None and lane.predecessor.phase != "closed":
             return  # offered again when that job ends
         if lane.hook_due and (lane.closing or lane.phase == "idle" or lane.due_at <= now):
             self._make_ready(lane)  # else its instance could not be made, and waits for the next try

@@ -214,6 +214,9 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                 if worker.get(age) is not None
             ]
             texts.append(f"worker {index} is {worker['health']}: {', '.join(ages) or 'since when is unknown'}.")
+        if worker.get("errors"):
+            failed = f"{worker['errors']:,} run{'s' if worker['errors'] > 1 else ''} of a handler failed"
+            texts.append(f"worker {index}: {failed} so far; the log says why.")
         if worker.get("restart_in") is not None:
             texts.append(f"worker {index} is started again in {duration(worker['restart_in'])}.")
         if worker.get("last_exit"):

@@ -47,6 +47,8 @@ HOLD_WHILE_OTHERS_STARVE: Final = 0.1
 """The same while another partition of ours has nothing to do: it may have messages waiting behind."""
 REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
+LAST_COMMIT: Final = 5.0
+"""Seconds that a stop waits for the broker's answer to its last commit."""
 REFRESH: Final = 1.0
 """Seconds between two writings of the table of partitions."""
 
@@ -143,6 +145,7 @@ class Group:
         messages = self._client.fetch(min(self._fetch_most, max(1, FETCH_BYTES // largest)), wait)
         if messages:
             self._distribute(messages)
+        self._client.tell_errors()
 
     def _distribute(self, messages: list[Record]) -> None:
         # librdkafka hands out a partition's messages in runs: one step of Python per run, C per message.
@@ -267,6 +270,7 @@ class Group:
         if not self.joined and (self.lanes or self._client.is_member):
             self.joined = True
             self._joined_at = now
+            self._errors = Folder()  # what was counted before would read as if it went on
             self.runtime.group_joined()
         elif self.joined and not self.lanes and not self._client.is_member:
             self.joined = False
@@ -297,6 +301,14 @@ class Group:
         assert self._client is not None
         target = lane.seek_to
         if target is None or self.lanes.get(lane.key) is not lane:
+            return
+        if lane.out_of_range:  # nothing is fetched there, so nothing can seek: begin anew
+            with self._dispatcher.lock:
+                lane.forget_buffer()
+                lane.fetch_next = lane.taken_end = lane.retry_from = target
+                lane.seek_to = None
+                lane.out_of_range = lane.client_paused = False
+            self._fetch_again(lane)
             return
         try:
             self._client.seek(*lane.key, target)
@@ -349,12 +361,15 @@ class Group:
                 lane = Lane(self, self.plan_of(topic), topic, partition, max(offset, 0), self.runtime.index)
                 lane.string_ids = (self._board.string(self.name), self._board.string(topic))
                 old = self._lingering.get(lane.key)
-                if old is not None and old.phase == "running":
+                if old is not None and old.phase != "closed":
                     lane.predecessor = old
+                if lane.key in self._client.uncommitted:
+                    lane.committed = lane.sent = -1
                 lane.hook_due = "on_assigned"
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
         # All of them, also those without a start because we are leaving: librdkafka cannot take back what was not taken up.
+        self._client.uncommitted.clear()
         self._client.take_up(
             (topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions
         )
@@ -374,16 +389,26 @@ class Group:
         """Where each partition begins; asks until the broker answers, because to guess would lose or repeat messages."""
         assert self._client is not None
         edges = {topic: self.plan_of(topic).initial_offset for topic, _ in partitions}
+        waiting: dict[str, list[tuple[str, int]]] = {}
+        for key in partitions:
+            waiting.setdefault(key[0], []).append(key)
+        starts: dict[tuple[str, int], int] = {}
         delay = 0.1
-        while partitions and not self.stop_requested:
-            self._alive()
-            try:
-                return self._client.resolve(partitions, edges, timeout=2.0)
-            except KafkaException as error:
-                self.on_error(error.args[0], None, None, None)
-            time.sleep(delay)
-            delay = min(delay * 2, 2.0)
-        return {}  # given to us while we leave: whoever gets them next asks for their start
+        while waiting and not self.stop_requested and self._fatal is None:
+            for topic, keys in list(waiting.items()):
+                self._alive()
+                try:
+                    starts |= self._client.resolve(keys, edges, timeout=2.0)
+                except KafkaException as error:
+                    if error.args[0].code() not in _MISSING_TOPIC:
+                        self.on_error(error.args[0], None, None, None)
+                        continue
+                    self._topic_missing(topic, self._clock())  # deleted meanwhile: it must not hold up the others
+                del waiting[topic]
+            if waiting:
+                time.sleep(delay)
+                delay = min(delay * 2, 2.0)
+        return starts  # not all, where we leave or are fenced: whoever gets the rest next asks for their start
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
@@ -453,10 +478,21 @@ class Group:
                     self._lingering[lane.key] = lane
                 else:
                     lane.phase = "closed"
+                    self._say_dropped(lane)
                 if self.lanes.get(lane.key) is lane:
                     del self.lanes[lane.key]
         self._next_refresh = 0.0
         return late
+
+    def _say_dropped(self, lane: Lane) -> None:
+        """At-most-once: messages whose dead letters were still to be delivered are read by nobody again."""
+        if lane.plan.delivery != "at_most_once" or lane.set_aside is None:
+            return
+        raw, error, _ = lane.set_aside
+        offsets = [raw.offset(), *(other.offset() for other, _ in lane.given_up)]
+        self._bus.publish(
+            events.MessageDropped(self.name, lane.topic, lane.partition, min(offsets), max(offsets), error)
+        )
 
     def successor_of(self, lane: Lane) -> Lane | None:
         """The lane that waits for an ended assignment's job, if there is one. Under the lock."""
@@ -524,6 +560,10 @@ class Group:
             lane.fetch_next = target
             if not in_hand:
                 lane.taken_end = lane.retry_from = target
+        self._fetch_again(lane)
+
+    def _fetch_again(self, lane: Lane) -> None:
+        assert self._client is not None
         paused = [other for other in self.lanes.values() if other.client_paused]
         self._client.fetch_again(lane.key, [(*other.key, other.fetch_next) for other in self.lanes.values()])
         for other in paused:
@@ -570,13 +610,34 @@ class Group:
             self.commits.serve(self._client, self._clock())
             for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
                 self._stale((message.topic(), message.partition()), 1)
-        if self._fatal is None:
-            self.commits.commit_and_wait(self._client, lanes, 5.0, self._alive)
+            self._client.tell_errors()
+        settled = self._commit_last(lanes) if self._fatal is None else True
         self._end_release(lanes)
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
-        self._client.close(leave=self.leave)
+        if settled:
+            self._client.close(leave=self.leave)
         self._client = None
+
+    def _commit_last(self, lanes: Sequence[Lane]) -> bool:
+        """The commit before the end. Without waiting inside the client: where the broker is away, that took 45 s and more.
+
+        False: no answer within 5 s; then there is nobody to say good-bye to either, and the process just ends.
+        """
+        assert self._client is not None
+        deadline = self._clock() + LAST_COMMIT
+        while self._fatal is None:
+            open_ = [lane for lane in lanes if not lane.lost and lane.settled_frontier() != lane.committed]
+            if not open_:
+                return True
+            if self._clock() >= deadline:
+                return False
+            self._alive()
+            self.commits.send(self._client)
+            for message in self._client.fetch(1, 0.02):
+                self._stale((message.topic(), message.partition()), 1)
+            self._client.tell_errors()
+        return True
 
     # -- for lanes ---------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,10 @@ class Lane:
         """A pause by the handler, or after an offset out of range."""
         self.out_of_range = False
         """The group's offset is not in the log, and nobody said where to go on: nothing more is fetched."""
+        self.seek_request: int | None = None
+        """A handler's wish, carried out when its run has succeeded."""
         self.seek_to: int | None = None
+        """Where the poller shall read on; until it does, what it fetches is stale. Written under the lock."""
 
         self.batch: list[Record] = []
         """What is being run."""
@@ -266,6 +269,11 @@ class Lane:
         self.frontier = self.retry_from = max(began_at, self.committed, self.sent)
         self.repeat_end = self.batch[-1].offset() + 1
 
+    def forgive(self) -> None:
+        """The failed delivery has had its consequence."""
+        if self.job_producer is not None:
+            self.job_producer.forgive()
+
     def commit(self) -> bool:
         """Commit the frontier, synchronously; first waits for what was produced, and raises if it was not delivered."""
         if self.job_producer is not None:
@@ -280,7 +288,7 @@ class Lane:
     def seek(self, offset: int) -> None:
         """Ask for another position after this run."""
         self.suppress = True
-        self.seek_to = offset
+        self.seek_request = offset
 
     def dead_letter(self, raw: Record, reason: str) -> None:
         """Produce to the dead letter topic now."""

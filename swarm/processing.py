@@ -65,6 +65,8 @@ class Processor:
             self._hook(lane, hook)
             if lane.closing or lane.seek_to is not None or not lane.has_work or lane.held_until > self._clock():
                 return
+            if self._dispatcher.quiet or self._dispatcher.stopping:
+                return
         if lane.closing:
             return
         if lane.set_aside is not None:
@@ -92,6 +94,7 @@ class Processor:
             lane.runner = bind(lane.plan, consumer, self._runtime.wait_async)
         except BaseException as error:
             lane.failed += 1
+            lane.seek_request = lane.pause_request = None
             self._failed_event(lane, error, lane.frontier, lane.frontier, lane.failed)
             with self._dispatcher.lock:
                 self._dispatcher.delay(lane, self._clock() + lane.plan.backoff.delay(lane.failed, random.random()))
@@ -99,11 +102,15 @@ class Processor:
         lane.consumer = consumer
         lane.hook_names = overridden_hooks(consumer)
         lane.failed = 0
+        with self._dispatcher.lock:
+            if not lane.closing:
+                self._obey_handler(lane)  # a constructor may ask, too
         return True
 
     def _hook(self, lane: Lane, name: str) -> None:
         if name not in lane.hook_names:
             return
+        frontier = lane.frontier
         try:
             result = getattr(lane.consumer, name)()
             if hasattr(result, "__await__"):
@@ -113,6 +120,11 @@ class Processor:
         except BaseException as error:
             self._board.count_error("hook")
             self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, describe(error)))
+            if lane.job_producer is not None and lane.job_producer.pending:
+                # What the hook marked stands for outputs that were not delivered: it is read and handled again.
+                lane.frontier = max(frontier, lane.committed, lane.sent)
+                lane.seek_request = lane.frontier
+                lane.forgive()
         with self._dispatcher.lock:
             if not lane.closing:
                 self._obey_handler(lane)
@@ -160,6 +172,7 @@ class Processor:
             if not at_most_once:
                 undelivered = True
                 lane.take_back(frontier_before)
+            lane.forgive()  # only now: while the failure stands, nothing of this lane is committed
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started
@@ -171,6 +184,7 @@ class Processor:
     def _commit_first(self, lane: Lane, batch: list[Record], end: int) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
         if lane.committed >= end:
+            lane.frontier = max(lane.frontier, end)  # the answer to an earlier try came after we had given it up
             return True
         before = lane.frontier
         lane.frontier = end
@@ -212,7 +226,8 @@ class Processor:
 
     def _obey_handler(self, lane: Lane) -> None:
         """A pause or a seek that the handler asked for. Under the lock."""
-        if lane.seek_to is not None:
+        if lane.seek_request is not None:
+            lane.seek_to, lane.seek_request = lane.seek_request, None
             lane.forget_buffer()
             lane.group.request_seek(lane)
         if lane.pause_request is not None:
@@ -253,7 +268,7 @@ class Processor:
             size = lane.settle_failure(began_at)
             lane.handled = handled_before + len(batch) - size
             lane.group.report_handled(lane)
-            lane.seek_to = None
+            lane.seek_request = None
             lane.pause_request = None
             if lane.lost or lane.closing:
                 if size and plan.delivery == "at_most_once":

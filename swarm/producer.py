@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,12 @@ class Producer:
 
     def _serve(self) -> None:
         while not self._closed:
-            self._raw.poll(0.1)
+            try:
+                self._raw.poll(0.1)
+            except (
+                BaseException
+            ):  # an application's delivery report: without this thread no report would ever come again
+                logging.getLogger(__name__).exception("a delivery report raised")
 
     def produce(
         self,
@@ -106,7 +112,7 @@ class JobProducer:
                     self._error = error
                 self._changed.notify_all()
             if on_delivery is not None:
-                on_delivery(error, message)
+                on_delivery(error, message)  # last: what it raises is logged by the producer's thread
 
         with self._changed:
             self._outstanding += 1
@@ -131,15 +137,20 @@ class JobProducer:
         return self._outstanding > 0 or self._error is not None
 
     def settle(self) -> None:
-        """Wait until all of this run's messages are delivered; raises KafkaException with the first error.
+        """Wait until all of this run's messages are delivered; raises KafkaException with the first error, until `forgive`.
 
         Blocks for at most `delivery.timeout.ms` (librdkafka's default: 5 minutes). Processing thread.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._outstanding == 0)
-            error, self._error = self._error, None
+            error = self._error
         if error is not None:
             raise KafkaException(error)
+
+    def forgive(self) -> None:
+        """Forget the failed delivery: what belonged to it has been taken back, and runs again."""
+        with self._changed:
+            self._error = None
 
     def flush(self, timeout: float | None = None) -> int:
         """Wait for this run's deliveries; returns how many are still under way after `timeout` seconds (None: no limit)."""

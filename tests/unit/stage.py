@@ -96,6 +96,7 @@ class FakeClient:
         self.paused: set[tuple[str, int]] = set()
         self.answers: list[tuple[KafkaError | None, list[tuple[str, int, int]]]] = []
         self.most = 1000
+        self.uncommitted: set[tuple[str, int]] = set()
 
     def fetch(self, most: int, timeout: float) -> list[Message]:
         answers, self.answers = self.answers, []
@@ -109,6 +110,9 @@ class FakeClient:
                     self.position[key] = fresh[-1] + 1
                     found += [record(offset, key[1], key[0]) for offset in fresh]
         return found
+
+    def tell_errors(self) -> None:
+        """It meets none."""
 
     def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
         for topic, partition, offset in starts:
