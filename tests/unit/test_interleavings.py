@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from swarm import Backoff, Consumer
+from swarm.events import OffsetOutOfRange
 from swarm.lane import Lane
 from swarm.message import Messages
 from swarm.plan import Plan, make_plan
@@ -209,3 +210,4 @@ def test_an_error_does_not_overtake_the_messages_that_were_fetched_before_it() -
         stage.settle()
 
         assert handled == [0, 1, 2, 100, 101, 102, 103, 104]
+        assert [event.offset for event in stage.events if isinstance(event, OffsetOutOfRange)] == [3]
