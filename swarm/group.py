@@ -47,6 +47,9 @@ HOLD_WHILE_OTHERS_STARVE: Final = 0.1
 """The same while another partition of ours has nothing to do: it may have messages waiting behind."""
 REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
+TOPIC_PATIENCE: Final = 20.0
+"""Seconds for which an assigned partition that nobody knows is asked for: a broker that has just started denies it for a moment;
+after that its topic was deleted, and must not hold up the others for ever."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
 REFRESH: Final = 1.0
@@ -393,6 +396,7 @@ class Group:
         for key in partitions:
             waiting.setdefault(key[0], []).append(key)
         starts: dict[tuple[str, int], int] = {}
+        patience = self._clock() + TOPIC_PATIENCE
         delay = 0.1
         while waiting and not self.stop_requested and self._fatal is None:
             for topic, keys in list(waiting.items()):
@@ -400,10 +404,12 @@ class Group:
                 try:
                     starts |= self._client.resolve(keys, edges, timeout=2.0)
                 except KafkaException as error:
-                    if error.args[0].code() not in _MISSING_TOPIC:
+                    missing = error.args[0].code() in _MISSING_TOPIC
+                    if not missing:
                         self.on_error(error.args[0], None, None, None)
+                    if not missing or self._clock() < patience:
                         continue
-                    self._topic_missing(topic, self._clock())  # deleted meanwhile: it must not hold up the others
+                    self._topic_missing(topic, self._clock())
                 del waiting[topic]
             if waiting:
                 time.sleep(delay)

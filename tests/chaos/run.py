@@ -12,6 +12,7 @@ import collections
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,10 @@ def run(seconds: float, seed: int) -> dict[str, Any]:
             code = swarm.end()
         processed = seen(folder)
         committed = broker.committed("chaos")
+        if len(processed) < sum(counts):
+            kept = Path("build/chaos")
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "log", kept / f"seed-{seed}.log")
     return {
         "seed": seed,
         "accidents": dict(accidents),

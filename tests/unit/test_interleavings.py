@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from swarm import Backoff, Consumer
 from swarm.events import OffsetOutOfRange
@@ -211,3 +211,26 @@ def test_an_error_does_not_overtake_the_messages_that_were_fetched_before_it() -
 
         assert handled == [0, 1, 2, 100, 101, 102, 103, 104]
         assert [event.offset for event in stage.events if isinstance(event, OffsetOutOfRange)] == [3]
+
+
+def test_a_partition_that_a_starting_broker_denies_for_a_moment_is_consumed_all_the_same() -> None:
+    """Assigned right after a broker's restart: its metadata may not know the topic yet."""
+    handled: list[int] = []
+
+    def handler(messages: Messages) -> None:
+        handled.extend(message.offset for message in messages)
+
+    with on_stage(plan_of(handler), range(3)) as stage:
+        knows = stage.client.resolve
+        denials = [KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))]
+
+        def resolve(*about: Any, **options: Any) -> dict[tuple[str, int], int]:
+            if denials:
+                raise denials.pop()
+            return knows(*about, **options)
+
+        stage.client.resolve = resolve  # type: ignore[method-assign]
+        stage.assign()
+        stage.settle()
+
+        assert handled == [0, 1, 2]
