@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -73,6 +74,8 @@ class Swarm:
                 "log": {"format": "json"},
             },
         )
+        self.stopped: list[int] = []
+        """Pidfds of workers stopped for good: one whose supervisor is then killed cannot leave by itself."""
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -97,7 +100,12 @@ class Swarm:
     def end(self) -> int:
         """TERM; returns the exit code."""
         self.process.terminate()
-        return self.process.wait(60)
+        code = self.process.wait(60)
+        for pidfd in self.stopped:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        return code
 
 
 def produce(bootstrap: str, enough: threading.Event, counts: list[int]) -> None:
@@ -137,6 +145,7 @@ def accident(chance: random.Random, swarm: Swarm, broker: Broker) -> str:
             os.kill(victim, signal.SIGCONT)
         case "stop for good":
             os.kill(victim, signal.SIGSTOP)
+            swarm.stopped.append(os.pidfd_open(victim))
         case "broker restart":
             broker.restart()
         case "broker kill":
