@@ -77,7 +77,7 @@ def _prepare(loaded: Loaded) -> tuple[App | None, list[str]]:
     if not settings.swarm.preload:
         return None, []
     app = load_app(settings.swarm.app, loaded.base_dir)
-    problems = app_problems(app, settings.swarm.group_id)
+    problems = app_problems(app, settings.swarm.group_id, settings)
     if problems:
         raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
     for hook in app.before_fork_hooks:

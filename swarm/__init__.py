@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from swarm.message import Messages as Messages
     from swarm.plan import Backoff as Backoff
     from swarm.plan import DeadLetter as DeadLetter
+    from swarm.plan import RateLimit as RateLimit
     from swarm.plan import VirtualPartitions as VirtualPartitions
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "DeadLetter": "swarm.plan",
     "Message": "swarm.message",
     "Messages": "swarm.message",
+    "RateLimit": "swarm.plan",
     "VirtualPartitions": "swarm.plan",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "DeadLetter",
     "Message",
     "Messages",
+    "RateLimit",
     "VirtualPartitions",
     "__version__",
 ]

@@ -65,7 +65,9 @@ class App:
         if key is not None:
             if options.get("virtual_partitions") is not None:
                 raise ConfigurationError("concurrency_key= is the short form of virtual_partitions=: give one of them.")
-            options["virtual_partitions"] = VirtualPartitions(by=_key_getter(key))
+            if key != "key" and not callable(key):
+                raise ConfigurationError(f'concurrency_key: expected "key" or a function of a message, got {key!r}.')
+            options["virtual_partitions"] = VirtualPartitions(by=key)
         _refuse_unknown(options)
 
         def declare(handler: H) -> H:
@@ -134,15 +136,6 @@ class App:
 
             self._producer = Producer(self._producer_properties())
         return self._producer
-
-
-def _key_getter(key: Any) -> Callable[[Any], Any]:
-    if callable(key):
-        getter: Callable[[Any], Any] = key
-        return getter
-    if key == "key":
-        return lambda message: message.key
-    raise ConfigurationError(f'concurrency_key: expected "key" or a function of a message, got {key!r}.')
 
 
 _OPTIONS = frozenset(Plan.__dataclass_fields__) - {"handler", "topics", "pattern", "each"}

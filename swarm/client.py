@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import (
@@ -133,8 +133,24 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "enable.idempotence": True,
         "linger.ms": 5,
+        # A message that could be read can be set aside: the broker and the topic say how large one may be, not the client's 1 MB.
+        # Batches are no larger for it (batch.size).
+        "message.max.bytes": 100_000_000,
         **{k: v for k, v in user.items() if k not in _CONSUMER_ONLY and k != "client.rack"},
     }
+
+
+_NO_METADATA: Final[Mapping[tuple[str, int], str]] = {}
+
+
+def _positions(
+    offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str]
+) -> list[TopicPartition]:
+    return [TopicPartition(t, p, offset, metadata.get((t, p), "")) for t, p, offset in offsets]
+
+
+Refusals = Mapping[tuple[str, int], KafkaError]
+"""Partitions whose part of a commit the broker refused: it answers for each of them, and may hold the others."""
 
 
 class Callbacks(Protocol):
@@ -143,8 +159,14 @@ class Callbacks(Protocol):
     def on_assigned(self, partitions: list[tuple[str, int]]) -> None: ...
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None: ...
     def on_lost(self, partitions: list[tuple[str, int]]) -> None: ...
-    def on_committed(self, error: KafkaError | None, offsets: list[tuple[str, int, int]]) -> None: ...
+    def on_committed(
+        self, error: KafkaError | None, offsets: list[tuple[str, int, int]], refused: Refusals
+    ) -> None: ...
     def on_error(self, error: KafkaError, topic: str | None, partition: int | None, offset: int | None) -> None: ...
+
+
+def _refusals(partitions: Iterable[TopicPartition]) -> Refusals:
+    return {(p.topic, p.partition): p.error for p in partitions if p.error is not None}
 
 
 class Client:
@@ -160,6 +182,8 @@ class Client:
         self._late: list[Message] = []
         self.uncommitted: set[tuple[str, int]] = set()
         """Starts that `resolve` could not commit."""
+        self.metadata: dict[tuple[str, int], str] = {}
+        """The texts that `resolve` found with committed offsets."""
         self._raw = Consumer(
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
             logger=logging.getLogger("librdkafka"),
@@ -178,8 +202,7 @@ class Client:
         self._callbacks.on_lost([(p.topic, p.partition) for p in partitions])
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        failed = error or next((p.error for p in partitions if p.error is not None), None)
-        self._callbacks.on_committed(failed, [(p.topic, p.partition, p.offset) for p in partitions])
+        self._callbacks.on_committed(error, [(p.topic, p.partition, p.offset) for p in partitions], _refusals(partitions))
 
     def _on_error(self, error: KafkaError) -> None:
         self._callbacks.on_error(error, None, None, None)
@@ -242,6 +265,8 @@ class Client:
             if p.error is not None:
                 raise KafkaException(p.error)
             found[(p.topic, p.partition)] = p.offset
+            if p.metadata:
+                self.metadata[(p.topic, p.partition)] = p.metadata
         missing = [key for key, offset in found.items() if offset < 0]
         fixed: dict[tuple[str, int], int] = {}
         for topic in {topic for topic, _ in missing}:
@@ -260,7 +285,8 @@ class Client:
                     fixed[(topic, partition)] = low
         if fixed:
             try:
-                self.commit_now([(t, p, offset) for (t, p), offset in fixed.items()])
+                refused = self.commit_now([(t, p, offset) for (t, p), offset in fixed.items()])
+                self.uncommitted.update(refused)
             except KafkaException:  # refused in the middle of a rebalance, say: the next interval commits them
                 self.uncommitted.update(fixed)
         return {key: offset if offset >= 0 else fixed[key] for key, offset in found.items()}
@@ -271,16 +297,18 @@ class Client:
             raise KafkaException(metadata.error)
         return sorted(metadata.partitions)
 
-    def commit_soon(self, offsets: Sequence[tuple[str, int, int]]) -> None:
-        """Send next offsets; the answer comes to `on_committed`. Does not block."""
-        self._raw.commit(offsets=[TopicPartition(*offset) for offset in offsets], asynchronous=True)
+    def commit_soon(
+        self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] = _NO_METADATA
+    ) -> None:
+        """Send next offsets, with the metadata of some; the answer comes to `on_committed`. Does not block."""
+        self._raw.commit(offsets=_positions(offsets, metadata), asynchronous=True)
 
-    def commit_now(self, offsets: Sequence[tuple[str, int, int]]) -> None:
-        """Commit next offsets and wait for the broker's answer; raises KafkaException, also for one refused partition."""
-        answer = self._raw.commit(offsets=[TopicPartition(*offset) for offset in offsets], asynchronous=False)
-        for partition in answer or ():
-            if partition.error is not None:
-                raise KafkaException(partition.error)
+    def commit_now(
+        self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] = _NO_METADATA
+    ) -> Refusals:
+        """Commit next offsets and wait for the broker's answer; raises KafkaException where it refuses all of them or is silent."""
+        answer = self._raw.commit(offsets=_positions(offsets, metadata), asynchronous=False)
+        return _refusals(answer or ())
 
     def pause(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Stop fetching; drops what was prefetched."""
@@ -316,6 +344,10 @@ class Client:
         """The end of the log as of the last fetch; negative: unknown. Does not ask the broker."""
         answer = self._raw.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
         return answer[1] if answer else OFFSET_INVALID
+
+    def membership(self) -> Any:
+        """The group's metadata as of now (member, generation), for transactions (KIP-447)."""
+        return self._raw.consumer_group_metadata()
 
     @property
     def is_member(self) -> bool:
@@ -363,3 +395,94 @@ def try_properties(properties: Mapping[str, Any]) -> None:
     }
     silent = logging.Logger("swarm.preflight", level=logging.CRITICAL + 1)
     Consumer(alone, logger=silent).close()
+
+
+class TopicReader:
+    """Reads one topic from offset to offset without joining a group: for commands. `group` only lends its committed offsets.
+
+    Sees what is committed (transactions), and nothing that comes after the ends it was given. Methods block and raise
+    KafkaException; one thread.
+    """
+
+    def __init__(self, user: Mapping[str, Any], topic: str, group: str) -> None:
+        self._topic = topic
+        self.last_error: KafkaError | None = None
+        """What librdkafka said last by itself: why nobody answers, say."""
+        properties = consumer_properties({k: v for k, v in user.items() if not k.startswith("group.")}, group, None)
+        silent = logging.Logger("swarm.reader", level=logging.CRITICAL + 1)
+        self._raw = Consumer(
+            {
+                **properties,
+                "auto.offset.reset": "earliest",  # what retention has removed meanwhile is passed over
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "error_cb": self._on_error,
+            },
+            logger=silent,
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says less than what came before it
+            self.last_error = error
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        """How many partitions a topic has; 0 where it does not exist."""
+        found = self._raw.list_topics(topic, timeout=timeout).topics.get(topic)
+        if found is None or found.error is None:
+            return len(found.partitions) if found is not None else 0
+        if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return 0
+        raise KafkaException(found.error)
+
+    def bounds(self, partition: int, timeout: float) -> tuple[int, int]:
+        """The first offset of the log and the one after its last."""
+        low, high = self._raw.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=timeout)
+        return low, high
+
+    def committed(self, partitions: int, timeout: float) -> dict[int, tuple[int, str]]:
+        """The group's offset (negative: none) and its metadata, for each partition."""
+        asked = [TopicPartition(self._topic, number) for number in range(partitions)]
+        result = {}
+        for answer in self._raw.committed(asked, timeout=timeout):
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+            result[answer.partition] = (answer.offset, answer.metadata or "")
+        return result
+
+    def read(self, spans: Mapping[int, tuple[int, int]], patience: float) -> Iterator[list[Record]]:
+        """The records of each partition from its first offset up to its end (excluded), in chunks; a partition's in order.
+
+        Raises KafkaException where nothing came for `patience` seconds.
+        """
+        unread = {partition for partition, (start, end) in spans.items() if start < end}
+        self._raw.assign([TopicPartition(self._topic, partition, spans[partition][0]) for partition in unread])
+        heard = time.monotonic()
+        while unread:
+            chunk = []
+            messages = self._raw.consume(500, 0.2)
+            for message in cast("list[Any]", messages):
+                error, partition = message.error(), message.partition()
+                if error is None:
+                    end = spans[partition][1]
+                    if partition in unread and message.offset() < end:
+                        chunk.append(message)
+                    if message.offset() >= end - 1:
+                        unread.discard(partition)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(partition)
+                else:
+                    raise KafkaException(error)
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + patience:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"nothing came for {patience:g} s"))
+            if chunk:
+                yield cast("list[Record]", chunk)
+
+    def membership(self) -> Any:
+        """The group's metadata, for a transaction that commits its offsets."""
+        return self._raw.consumer_group_metadata()
+
+    def close(self) -> None:
+        """End the client."""
+        self._raw.close()

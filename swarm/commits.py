@@ -17,9 +17,9 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from swarm import events
+from swarm import events, remedies
 from swarm.bus import Bus
-from swarm.client import Client
+from swarm.client import Client, Refusals
 from swarm.dispatch import Dispatcher
 from swarm.lane import Lane
 from swarm.scoreboard import COMMITS, Scoreboard
@@ -49,15 +49,26 @@ RETRIABLE: Final = frozenset(
 )
 
 Offsets = Sequence[tuple[str, int, int]]
+_NOTHING_REFUSED: Final[Refusals] = {}
 
 
 @dataclass(slots=True)
 class _Request:
     lane: Lane
     target: int
+    metadata: str | None
+    began: int
+    """What was committed when it was asked."""
     deadline: float
     answered: threading.Event = field(default_factory=threading.Event)
     result: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the broker holds the target, which is lower than before after a seek backwards."""
+        if self.target < self.began:
+            return self.lane.committed < self.began
+        return self.lane.committed >= self.target
 
     def answer(self, result: bool) -> None:
         self.result = result
@@ -96,9 +107,9 @@ class Commits:
         with self._dispatcher.lock:
             if lane.lost or lane.phase == "closed" or self._closed:
                 return False
-            if lane.frontier == lane.committed:
+            if not lane.uncommitted:
                 return True
-            request = _Request(lane, lane.frontier, now + PATIENCE)
+            request = _Request(lane, lane.settled_frontier(), lane.metadata, lane.committed, now + PATIENCE)
             self._requests.append(request)
             self._asked_at = now
             self._dispatcher.rested.notify_all()  # the poller may be waiting in a rebalance
@@ -125,21 +136,34 @@ class Commits:
                 sorted(  # as librdkafka sorts them in its answer
                     (lane.topic, lane.partition, frontier)
                     for lane in self._lanes.values()
-                    if not lane.lost and (frontier := lane.settled_frontier()) not in (lane.sent, lane.committed)
+                    if not lane.lost
+                    and lane.uncommitted
+                    and ((frontier := lane.settled_frontier()) != lane.sent or lane.metadata != lane.metadata_sent)
                 )
             )
-            for topic, partition, offset in offsets:
-                self._lanes[(topic, partition)].sent = offset
+            metadata = self._metadata(offsets)
         if not offsets:
             return
         try:
-            client.commit_soon(offsets)
+            client.commit_soon(offsets, metadata)
         except KafkaException as error:
             self._failed(error.args[0], offsets)
         else:
             self._sent.append((self._clock(), offsets))
 
-    def on_committed(self, error: KafkaError | None, offsets: Offsets) -> None:
+    def _metadata(self, offsets: Offsets) -> dict[tuple[str, int], str]:
+        """The texts that go along; notes what is sent."""
+        texts = {}
+        for topic, partition, offset in offsets:
+            lane = self._lanes.get((topic, partition))
+            if lane is not None:
+                lane.sent = offset
+                lane.metadata_sent = lane.metadata
+                if lane.metadata is not None:
+                    texts[lane.key] = lane.metadata
+        return texts
+
+    def on_committed(self, error: KafkaError | None, offsets: Offsets, refused: Refusals) -> None:
         """The broker's answer to `send` (from within a poll)."""
         answered = tuple(sorted(offsets))
         for number, (began, sent) in enumerate(self._sent):
@@ -147,10 +171,7 @@ class Commits:
                 del self._sent[number]
                 self._board.observe("commit_duration_seconds", self._clock() - began)
                 break
-        if error is None:
-            self._succeeded(answered)
-        else:
-            self._failed(error, answered)
+        self._settle(error, answered, refused)
 
     def commit_and_wait(
         self, client: Client, lanes: Iterable[Lane], patience: float, alive: Callable[[], None]
@@ -163,26 +184,30 @@ class Commits:
         lanes = list(lanes)
         while True:
             offsets = tuple(
-                (lane.topic, lane.partition, frontier)
+                (lane.topic, lane.partition, lane.settled_frontier())
                 for lane in lanes
-                if not lane.lost and (frontier := lane.settled_frontier()) != lane.committed
+                if not lane.lost and lane.uncommitted
             )
             if not offsets:
                 self._answer_decided(self._clock())
                 return True
+            metadata = self._metadata(offsets)
             began = self._clock()
+            error, refused = None, _NOTHING_REFUSED
             try:
-                client.commit_now(offsets)
-            except KafkaException as error:
-                self._failed(error.args[0], offsets)
-                if error.args[0].code() not in RETRIABLE or self._clock() > deadline:
-                    return False
-                alive()
-                time.sleep(RETRY)
-                continue
-            self._board.observe("commit_duration_seconds", self._clock() - began)
-            self._succeeded(offsets)
-            return True
+                refused = client.commit_now(offsets, metadata) or _NOTHING_REFUSED
+            except KafkaException as failure:
+                error = failure.args[0]
+            else:
+                self._board.observe("commit_duration_seconds", self._clock() - began)
+            self._settle(error, offsets, refused)
+            failures = [error] if error is not None else list(refused.values())
+            if not failures:
+                return True
+            if self._clock() > deadline or not all(failure.code() in RETRIABLE for failure in failures):
+                return False
+            alive()
+            time.sleep(RETRY)
 
     def serve_and_wait(self, client: Client, alive: Callable[[], None]) -> None:
         """Commit what handlers ask for, from within a rebalance callback, where no answer could come to `on_committed`."""
@@ -203,6 +228,21 @@ class Commits:
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
+    def _settle(self, error: KafkaError | None, offsets: Offsets, refused: Refusals) -> None:
+        """The broker answers for each partition: what it took is committed, whatever it says of the others."""
+        held = []
+        failures: dict[int, tuple[KafkaError, list[tuple[str, int, int]]]] = {}
+        for offset in offsets:
+            failure = refused.get(offset[:2], error)
+            if failure is None:
+                held.append(offset)
+            else:
+                failures.setdefault(failure.code(), (failure, []))[1].append(offset)
+        if held:
+            self._succeeded(held)
+        for failure, those in failures.values():
+            self._failed(failure, those)
+
     def _succeeded(self, offsets: Offsets) -> None:
         self._board.add(COMMITS)
         with self._dispatcher.lock:
@@ -210,6 +250,7 @@ class Commits:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.committed = lane.sent = offset
+                    lane.metadata_committed = lane.metadata_sent
         if self._bus.wants(events.OffsetsCommitted):
             self._bus.publish(events.OffsetsCommitted(self._group, tuple(offsets)))
         self._answer_decided(self._clock())
@@ -230,7 +271,9 @@ class Commits:
                 keys = {(topic, partition) for topic, partition, _ in offsets}
                 answered = [request for request in self._requests if request.lane.key in keys]
                 self._requests = [request for request in self._requests if request not in answered]
-        self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), error.str()))
+        mend = remedies.for_consuming(error.code(), self._group, offsets[0][0])
+        text = f"{error.str()}. {mend}" if mend else error.str()
+        self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), text))
         for request in answered:
             request.answer(False)
 
@@ -240,7 +283,7 @@ class Commits:
             waiting = []
             for request in self._requests:
                 lane = request.lane
-                if lane.committed >= request.target:
+                if request.reached and lane.metadata_committed == request.metadata:
                     decided.append((request, not lane.lost))
                 elif lane.lost or lane.phase == "closed" or now > request.deadline:
                     decided.append((request, False))

@@ -6,15 +6,18 @@ are not hooks only look at and change the instance's own lane (`swarm.lane`).
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from swarm.errors import NotYet
+from swarm.errors import ConfigurationError
 from swarm.message import Message, Messages
 
 if TYPE_CHECKING:
     from swarm.lane import Lane
     from swarm.producer import JobProducer
+    from swarm.transactions import Transaction
+    from swarm.virtual import Slice
 
 
 class Consumer:
@@ -45,36 +48,67 @@ class Consumer:
 
     # -- what a handler may ask and say ------------------------------------------------------------------------------
 
-    def mark_as_consumed(self, message: Message) -> bool:
+    def mark_as_consumed(self, message: Message, metadata: str | None = None) -> bool:
         """State that everything up to and including `message` is done. Stored now, committed by interval. Never blocks.
 
+        metadata: a short text (the broker's `offset.metadata.max.bytes`, 4096, is the limit) that is committed with this offset and
+        those after it, until another one is given; whoever gets the partition reads it as `offset_metadata`.
         False: the partition is no longer ours, and somebody else will handle the message again.
+        With virtual partitions it speaks for the messages of the same slice.
         """
-        return self._mark(message)
+        return self._mark(message, metadata)
 
-    def _mark(self, message: Message) -> bool:
-        if (message.topic, message.partition) != self._lane.key:
+    def _mark(self, message: Message, metadata: str | None) -> bool:
+        lane = self._lane
+        if (message.topic, message.partition) != lane.key:
             raise ValueError(
                 f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own."
             )
-        return self._lane.mark(message.offset)
+        if not (self._slice() or lane).mark(message.offset):
+            return False
+        if metadata is not None:
+            lane.metadata = metadata
+        return True
 
-    def commit(self, message: Message | None = None) -> bool:
+    def _slice(self) -> Slice | None:
+        """The part of a divided batch that the calling thread or task runs."""
+        if self._lane.division is None:
+            return None
+        from swarm.virtual import CURRENT
+
+        return CURRENT.get()
+
+    def commit(self, message: Message | None = None, metadata: str | None = None) -> bool:
         """Commit what is marked, with `message` marked first. Blocks until the broker has answered.
 
         True also where there was nothing new. False: the partition is no longer ours, or the broker refused (a CommitFailed event).
+        With virtual partitions: what all slices together have done without a gap. Not within a transaction (ConfigurationError).
         """
-        if message is not None and not self._mark(message):
+        if message is not None and not self._mark(message, metadata):
             return False
+        if metadata is not None:
+            self._lane.metadata = metadata
         return self._lane.commit()
+
+    @property
+    def offset_metadata(self) -> str | None:
+        """The text that was committed with the partition's offset, or given since; None: none."""
+        return self._lane.metadata
 
     def pause(self, seconds: float, offset: int | None = None) -> None:
         """After this run wait so long (s), then go on at `offset` (default: the first unmarked message). Nothing is marked automatically."""
         self._lane.pause(float(seconds), offset)
+        self._suppress()
 
     def seek(self, offset: int) -> None:
-        """After this run go on reading at `offset`. Nothing is marked automatically."""
+        """After this run go on reading at `offset`. Nothing is marked automatically. Backwards, the committed offset follows."""
         self._lane.seek(int(offset))
+        self._suppress()
+
+    def _suppress(self) -> None:
+        part = self._slice()
+        if part is not None:
+            part.suppress = True
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Produce `message` to the subscription's dead letter topic and wait for the delivery report; raises what prevents it.
@@ -83,11 +117,26 @@ class Consumer:
         """
         self._lane.dead_letter(message._raw, reason)
 
-    def transaction(self) -> AbstractContextManager[Any]:
-        """A transaction of its own around what is produced and marked inside."""
-        raise NotYet(
-            "Consumer.transaction() is not there yet. Produce with self.producer and keep the handler idempotent."
-        )
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction around what is produced through it (`tx.produce(…)`) and marked inside: all of that happens, or nothing.
+
+        It is committed at the end of the block, which blocks until the broker has answered (some 20 ms), and undone if the
+        block raises. With `delivery="exactly_once"` it is the run's own transaction, committed after the run. One of its own
+        belongs to the handler's thread: ConfigurationError in an async handler, in a virtual partition and inside another one.
+        A commit that fails for no fault of the handler's (swarm.transactions.Aborted) should be left to the runtime, which runs
+        the messages again.
+        """
+        lane = self._lane
+        if lane.plan.exactly_once:
+            if lane.transaction is None:
+                raise ConfigurationError("transaction(): there is none outside of consume() and hooks.")
+            yield lane.transaction
+            return
+        from swarm.transactions import own_transaction
+
+        with own_transaction(lane) as transaction:
+            yield transaction
 
     @property
     def is_revoked(self) -> bool:
@@ -97,7 +146,7 @@ class Consumer:
     @property
     def attempt(self) -> int:
         """1 for the first run of these messages, 2 for the first retry, …"""
-        return self._lane.attempt
+        return (self._slice() or self._lane).attempt
 
     @property
     def is_retrying(self) -> bool:
@@ -120,6 +169,9 @@ class Consumer:
         return self._lane.worker
 
     @property
-    def producer(self) -> JobProducer:
-        """A producer whose messages belong to this run: it succeeds only after their delivery reports, and fails with the first that failed."""
+    def producer(self) -> JobProducer | Transaction:
+        """A producer whose messages belong to this run: it succeeds only after their delivery reports, and fails with the first that failed.
+
+        With `delivery="exactly_once"` they are part of the run's transaction.
+        """
         return self._lane.producer()

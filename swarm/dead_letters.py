@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from swarm import remedies
+from swarm.headers import headers_of
 from swarm.producer import Producer
+
+if TYPE_CHECKING:
+    from swarm.transactions import Transaction
 
 DELIVERY_PATIENCE: Final = 30.0
 """Seconds to wait for a delivery report before the attempt counts as failed (it is repeated; the letter may then arrive twice)."""
@@ -16,7 +22,7 @@ ERROR_LENGTH: Final = 4096
 """Characters of the error's text that go along: a huge one would make the letter too large to be delivered, for ever."""
 
 
-def headers_of(raw: Any, group: str, error: str, attempts: int) -> list[tuple[str, bytes | None]]:
+def letter_headers(raw: Any, group: str, error: str, attempts: int) -> list[tuple[str, bytes | None]]:
     """The original's headers and where it came from and why."""
     kind, timestamp = raw.timestamp()
     added = {
@@ -28,18 +34,65 @@ def headers_of(raw: Any, group: str, error: str, attempts: int) -> list[tuple[st
         "swarm.attempts": str(attempts),
         "swarm.error": error[:ERROR_LENGTH],
     }
-    own = [(name, value) for name, value in raw.headers() or [] if name not in added]
+    own = [(name, value) for name, value in headers_of(raw) if name not in added]
     return own + [(name, text.encode("utf-8", "replace")) for name, text in added.items()]
 
 
-def send(producer: Producer, topic: str, raw: Any, group: str, error: str, attempts: int) -> None:
-    """Produce one dead letter and wait for its report; raises KafkaException. Blocks for up to 30 s. Processing thread."""
-    count = producer.partitions(topic)
+def place(topic: str, count: int, raw: Any) -> int:
+    """The partition of a letter: the source's number, modulo the count of the dead letter topic's partitions (0: no such topic)."""
     if not count:
-        raise KafkaException(
-            KafkaError(KafkaError._UNKNOWN_TOPIC, f"the dead letter topic {topic} does not exist: create it")
-        )
+        raise KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC, f"the dead letter topic {topic} does not exist"))
+    partition: int = raw.partition() % count
+    return partition
+
+
+def send_within(
+    transaction: Transaction,
+    partitions_of: Callable[[str], int],
+    topic: str,
+    raw: Any,
+    group: str,
+    error: str,
+    attempts: int,
+) -> None:
+    """Produce one dead letter as part of a transaction, whose commit confirms it. Raises KafkaException. Processing thread."""
     kind, timestamp = raw.timestamp()
+    transaction.produce(
+        topic,
+        raw.value(),
+        raw.key(),
+        headers=letter_headers(raw, group, error, attempts),  # type: ignore[arg-type]
+        partition=place(topic, partitions_of(topic), raw),
+        timestamp=timestamp if kind else 0,
+    )
+
+
+def send(producer: Producer, topic: str, raw: Any, group: str, error: str, attempts: int) -> None:
+    """Produce one dead letter and wait for its report; raises KafkaException, whose text names the mend where there is one. Blocks
+    for up to 30 s. Processing thread.
+
+    A topic that refuses the original's timestamp (by default one of more than an hour ahead) gets the letter with today's:
+    `swarm.source.timestamp` keeps it, and a partition that waits for ever would be no better.
+    """
+    try:
+        partition = place(topic, producer.partitions(topic), raw)
+        headers = letter_headers(raw, group, error, attempts)
+        kind, timestamp = raw.timestamp()
+        try:
+            _deliver(producer, topic, raw, headers, partition, timestamp if kind else 0)
+        except KafkaException as failure:
+            if failure.args[0].code() != KafkaError.INVALID_TIMESTAMP:
+                raise
+            _deliver(producer, topic, raw, headers, partition, 0)
+    except KafkaException as failure:
+        reason = failure.args[0]
+        mend = remedies.for_producing(reason.code(), topic)
+        raise KafkaException(KafkaError(reason.code(), f"{reason.str()}. {mend}")) if mend else failure from None
+
+
+def _deliver(
+    producer: Producer, topic: str, raw: Any, headers: list[tuple[str, bytes | None]], partition: int, timestamp: int
+) -> None:
     reported = threading.Event()
     failures: list[KafkaError] = []
 
@@ -52,9 +105,9 @@ def send(producer: Producer, topic: str, raw: Any, group: str, error: str, attem
         topic,
         raw.value(),
         raw.key(),
-        headers=headers_of(raw, group, error, attempts),  # type: ignore[arg-type]
-        partition=raw.partition() % count,
-        timestamp=timestamp if kind else 0,
+        headers=headers,  # type: ignore[arg-type]
+        partition=partition,
+        timestamp=timestamp,
         on_delivery=report,
     )
     if not reported.wait(DELIVERY_PATIENCE):

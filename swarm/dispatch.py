@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from swarm.lane import Lane
+from swarm.virtual import Division, Slice
 
 _LONGEST_WAIT: Final = 3600.0
 """Seconds; a pause may be for ever (an offset out of range), but a condition takes no infinite timeout."""
@@ -29,6 +30,8 @@ class Dispatcher:
         """Notified whenever a lane comes to rest."""
         self._clock = clock
         self._ready: deque[Lane] = deque()
+        self._divided: deque[Division] = deque()
+        """Batches in slices, of which some wait for a thread."""
         self._timers: list[tuple[float, int, Lane]] = []
         self._numbers = itertools.count()
         self.quiet = False
@@ -78,7 +81,7 @@ class Dispatcher:
         return lane.gathering and lane.buffered >= lane.plan.max_messages
 
     def _waits_for_more(self, lane: Lane) -> bool:
-        if lane.plan.max_wait <= 0 or lane.gathering or lane.again or lane.set_aside or not lane.chunks:
+        if lane.plan.max_wait <= 0 or lane.gathering or lane.again or lane.aside or not lane.chunks:
             return False
         if lane.buffered >= lane.plan.max_messages:
             return False
@@ -97,8 +100,11 @@ class Dispatcher:
         self._ready.append(lane)
         self._work.notify()
 
-    def next(self) -> Lane | None:
-        """The next lane to work on, now in phase running; blocks. None: the thread shall end. Called by processing threads."""
+    def next(self) -> Lane | Slice | None:
+        """The next lane to work on, now in phase running, or a slice of another thread's batch; blocks. None: the thread shall end.
+
+        Called by processing threads. Slices go first: a batch that was begun ends sooner, and holds its partition until it does.
+        """
         with self.lock:
             while True:
                 if self._ended:
@@ -111,6 +117,11 @@ class Dispatcher:
                             lane.phase = "idle"  # offered again at the resume
                         else:
                             self._make_ready(lane)
+                while self._divided:
+                    part = self.next_slice(self._divided[0])
+                    if part is not None:
+                        return part
+                    self._divided.popleft()
                 while self._ready:
                     lane = self._ready.popleft()
                     if lane.phase != "ready":
@@ -123,6 +134,29 @@ class Dispatcher:
                     self.running += 1
                     return lane
                 self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
+
+    def divide(self, division: Division) -> None:
+        """Invite idle threads to help with a batch in slices. Under the lock; its owner works on it too, so it ends in any case."""
+        self._divided.append(division)
+        self._work.notify(len(division.waiting) - 1)
+
+    def next_slice(self, division: Division) -> Slice | None:
+        """A slice that nobody works on yet. Under the lock."""
+        if not division.waiting:
+            return None
+        division.running += 1
+        return division.waiting.popleft()
+
+    def slice_done(self, division: Division) -> None:
+        """A slice has ended. Under the lock."""
+        division.running -= 1
+        if not division.running and not division.waiting:
+            self.rested.notify_all()
+
+    def await_slices(self, division: Division) -> None:
+        """Wait for the slices that other threads run. Under the lock, which it lets go meanwhile; the owner's thread."""
+        while division.running or division.waiting:
+            self.rested.wait()
 
     def done(self, lane: Lane) -> None:
         """A lane's job has ended and was settled. Under the lock; the caller offers the lane again."""

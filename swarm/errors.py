@@ -2,7 +2,6 @@
 
 SwarmError                a user's mistake or a state of the machine: shown as its text, never as a traceback
 ├─ ConfigurationError     an App, a subscription or an option that cannot work
-│   └─ NotYet             an option of the interface that this version does not do yet
 ├─ AppError               the application could not be loaded (import, hooks)
 ├─ AlreadyRunning         a daemon holds this run directory
 └─ RunDirectoryError      socket, pid file or directory cannot be made
@@ -27,10 +26,6 @@ class SwarmError(Exception):
 
 class ConfigurationError(SwarmError, ValueError):
     """An App, a subscription or an option that cannot work as it is written."""
-
-
-class NotYet(ConfigurationError):
-    """The option exists in the interface; this version refuses it rather than ignore it."""
 
 
 class AppError(SwarmError):

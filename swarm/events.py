@@ -287,8 +287,23 @@ class ClientRebuilt(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchStarted(Event):
+    """A handler's run begins: `count` messages from `first_offset` to `last_offset`, before any of them is seen."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    count: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchConsumed(Event):
-    """A handler's run succeeded."""
+    """These messages are done: a handler's run over them succeeded, or it marked them before it raised."""
 
     LEVEL = "debug"
 
@@ -358,6 +373,72 @@ class MessageDropped(Event):
     partition: int
     first_offset: int
     last_offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesSkipped(Event):
+    """Messages that no handler saw, as asked: `reason` is `expired` (`expires_after=`) or `filtered` (`filter=`). They count as done."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionerFailed(Event):
+    """`virtual_partitions=` could not divide a batch: all of it ran as one slice, in order."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeciderFailed(Event):
+    """`DeadLetter(decide=…)` raised, or answered something else than retry, dead_letter or skip: `max_attempts` decided."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionAborted(Event):
+    """A transaction could not be committed, for a reason that is not the handler's: nothing of it happened, and the run is repeated."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionalProducerReplaced(Event):
+    """A transactional producer met a fatal error (fenced by a successor, …), was closed, and a new one is made in its place."""
+
+    LEVEL = "warning"
+
+    transactional_id: str
     error: str
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
-from swarm.client import Client
+from swarm.client import Client, Refusals
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
@@ -47,6 +47,8 @@ HOLD_WHILE_OTHERS_STARVE: Final = 0.1
 """The same while another partition of ours has nothing to do: it may have messages waiting behind."""
 REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
+MEMBERSHIP_PATIENCE: Final = 5.0
+"""Seconds for which a handler's first transaction waits until the poller has come round."""
 TOPIC_PATIENCE: Final = 20.0
 """Seconds for which an assigned partition that nobody knows is asked for: a broker that has just started denies it for a moment;
 after that its topic was deleted, and must not hold up the others for ever."""
@@ -57,6 +59,8 @@ REFRESH: Final = 1.0
 
 _partition_of: Final[Callable[[Record], int]] = Message.partition  # type: ignore[assignment]  # never None on a record
 _topic_of: Final[Callable[[Record], str]] = Message.topic  # type: ignore[assignment]
+
+_NO_REFUSALS: Final[Refusals] = {}
 
 _MISSING_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -81,6 +85,11 @@ class Group:
         """Lanes of ended assignments whose job still runs."""
         self._born: list[Lane] = []
         self._seeks: deque[Lane] = deque()
+        self._rereads: deque[Lane] = deque()
+        self.lock = self._dispatcher.lock
+        self.transactional = any(plan.exactly_once for plan in self.plans)
+        self.member: Any = None
+        """The group's metadata as of the last pass, for transactions; written under the lock. Known once a lane was run in one."""
         self.commits = Commits(name, self.lanes, self._dispatcher, self._board, self._bus, self._clock)
         self._client: Client | None = None
         self._fatal: KafkaError | None = None
@@ -253,6 +262,9 @@ class Group:
 
     def _housekeeping(self, now: float) -> None:
         assert self._client is not None
+        self._refresh_membership()
+        for _ in range(len(self._rereads)):
+            self._reread(self._rereads.popleft())
         for _ in range(len(self._seeks)):  # one that must be tried again is tried in the next pass
             self._seek(self._seeks.popleft())
         if self._dispatcher.quiet != self.paused_for_quiet:
@@ -307,7 +319,7 @@ class Group:
             return
         if lane.out_of_range:  # nothing is fetched there, so nothing can seek: begin anew
             with self._dispatcher.lock:
-                lane.forget_buffer()
+                lane.forget_all()
                 lane.fetch_next = lane.taken_end = lane.retry_from = target
                 lane.seek_to = None
                 lane.out_of_range = lane.client_paused = False
@@ -319,8 +331,10 @@ class Group:
             self._seeks.append(lane)  # its fetcher is not up yet
             return
         with self._dispatcher.lock:
-            lane.forget_buffer()
+            lane.forget_all()
             lane.fetch_next = lane.taken_end = lane.retry_from = target
+            # Backwards, the commits follow: else a death in the middle of the replay would skip the rest of it.
+            lane.frontier = lane.unmarked_end = min(lane.frontier, target)
             if lane.seek_to == target:  # else a hook has asked for another place meanwhile, and that is in the queue
                 lane.seek_to = None
             lane.out_of_range = False
@@ -330,11 +344,53 @@ class Group:
         """Called by a processing thread after a handler asked to seek."""
         self._seeks.append(lane)
 
+    def _refresh_membership(self) -> None:
+        """What a transaction needs, which the broker checks: taken in the poller, because the client is the poller's."""
+        if self.transactional and self._client is not None:
+            member = self._client.membership()
+            with self._dispatcher.lock:
+                self.member = member
+
+    def need_membership(self) -> None:
+        """A handler of a group that is not exactly-once opens a transaction. Processing threads; waits for up to a few seconds."""
+        self.transactional = True
+        deadline = self._clock() + MEMBERSHIP_PATIENCE
+        with self._dispatcher.lock:
+            while self.member is None and self._clock() < deadline:
+                self._dispatcher.rested.wait(0.02)
+
+    def request_reread(self, lane: Lane) -> None:
+        """Begin this lane anew where the broker says that the group stands: whether its last commit happened is not known.
+
+        Under the lock, by a processing thread.
+        """
+        lane.forget_all()
+        lane.seek_to = lane.committed  # what is fetched from now on is stale
+        self._rereads.append(lane)
+
+    def _reread(self, lane: Lane) -> None:
+        assert self._client is not None
+        if self.lanes.get(lane.key) is not lane or lane.closing:
+            return
+        edges = {lane.topic: lane.plan.initial_offset}
+        try:
+            offset = self._client.resolve([lane.key], edges, timeout=2.0)[lane.key]
+        except KafkaException as error:
+            self.on_error(error.args[0], None, None, None)
+            self._rereads.append(lane)
+            return
+        with self._dispatcher.lock:
+            lane.committed = lane.sent = lane.frontier = lane.unmarked_end = offset
+            lane.seek_to = offset
+        self._seek(lane)
+
     # -- committing --------------------------------------------------------------------------------------------------
 
-    def on_committed(self, error: KafkaError | None, offsets: list[tuple[str, int, int]]) -> None:
+    def on_committed(
+        self, error: KafkaError | None, offsets: list[tuple[str, int, int]], refused: Refusals = _NO_REFUSALS
+    ) -> None:
         """The broker's answer to a commit that was sent without waiting."""
-        self.commits.on_committed(error, offsets)
+        self.commits.on_committed(error, offsets, refused)
 
     def commit_now(self, lane: Lane) -> bool:
         """Commit one lane's frontier and wait. Processing threads."""
@@ -368,11 +424,13 @@ class Group:
                     lane.predecessor = old
                 if lane.key in self._client.uncommitted:
                     lane.committed = lane.sent = -1
+                lane.metadata = lane.metadata_sent = lane.metadata_committed = self._client.metadata.get(lane.key)
                 lane.hook_due = "on_assigned"
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
         # All of them, also those without a start because we are leaving: librdkafka cannot take back what was not taken up.
         self._client.uncommitted.clear()
+        self._client.metadata.clear()
         self._client.take_up(
             (topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions
         )
@@ -464,6 +522,7 @@ class Group:
         assert self._client is not None
         while True:
             self._alive()
+            self._refresh_membership()
             self.commits.serve_and_wait(self._client, self._alive)
             now = self._clock()
             with self._dispatcher.lock:
@@ -491,14 +550,15 @@ class Group:
         return late
 
     def _say_dropped(self, lane: Lane) -> None:
-        """At-most-once: messages whose dead letters were still to be delivered are read by nobody again."""
-        if lane.plan.delivery != "at_most_once" or lane.set_aside is None:
+        """At-most-once: messages that were committed, and whose run or dead letter was still to come, are read by nobody again."""
+        if lane.plan.delivery != "at_most_once":
             return
-        raw, error, _ = lane.set_aside
-        offsets = [raw.offset(), *(other.offset() for other, _ in lane.given_up)]
-        self._bus.publish(
-            events.MessageDropped(self.name, lane.topic, lane.partition, min(offsets), max(offsets), error)
-        )
+        gone = {aside.message.offset(): aside.error for aside in lane.aside}
+        for message in lane.again:
+            if message.offset() < lane.committed:
+                gone.setdefault(message.offset(), "the assignment ended before it was run")
+        for offset, error in sorted(gone.items()):
+            self._bus.publish(events.MessageDropped(self.name, lane.topic, lane.partition, offset, offset, error))
 
     def successor_of(self, lane: Lane) -> Lane | None:
         """The lane that waits for an ended assignment's job, if there is one. Under the lock."""
@@ -524,7 +584,7 @@ class Group:
         if (error.fatal() or code == KafkaError._FATAL) and self._fatal is None:
             self._fatal = error
         self._board.count_error("client")
-        said = self._errors.say(self.name, error, self._clock())
+        said = self._errors.say(self.name, error, self._clock(), topic or "")
         if said is not None:
             self._bus.publish(said)
 
@@ -613,6 +673,7 @@ class Group:
                 if all(lane.phase != "running" and not lane.hook_due for lane in lanes):
                     break
                 self._dispatcher.rested.wait(0.05)
+            self._refresh_membership()
             self.commits.serve(self._client, self._clock())
             for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
                 self._stale((message.topic(), message.partition()), 1)
@@ -633,7 +694,7 @@ class Group:
         assert self._client is not None
         deadline = self._clock() + LAST_COMMIT
         while self._fatal is None:
-            open_ = [lane for lane in lanes if not lane.lost and lane.settled_frontier() != lane.committed]
+            open_ = [lane for lane in lanes if not lane.lost and lane.uncommitted]
             if not open_:
                 return True
             if self._clock() >= deadline:
@@ -657,7 +718,13 @@ class Group:
             raise ConfigurationError(
                 f"dead_letter: the subscription to {lane.topic} has no dead letter topic. Give it dead_letter=DeadLetter(topic)."
             )
-        dead_letters.send(self.runtime.app.producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
+        producer = self.runtime.app.producer
+        if lane.transaction is not None:
+            dead_letters.send_within(
+                lane.transaction, producer.partitions, lane.plan.dead_letter.topic, raw, self.name, error, attempts
+            )
+        else:
+            dead_letters.send(producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
 
 
 Clock = Callable[[], float]

@@ -15,6 +15,7 @@ from swarm.errors import ConfigurationError
 from swarm.lane import Lane, Runner
 from swarm.message import Message, Messages
 from swarm.plan import Plan
+from swarm.virtual import Slice
 
 Await = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine on the worker's event loop and waits for it."""
@@ -82,7 +83,7 @@ def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
 def _batch(plan: Plan, handler: Callable[[Messages], Any], wait: Await) -> Runner:
     deserializer = plan.deserializer
 
-    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+    def run(lane: Lane | Slice, raws: list[Any], attempt: int) -> int:
         result = handler(Messages(raws, deserializer, attempt))
         if result is not None and hasattr(result, "__await__"):  # an async function inside a plain one
             wait(result)
@@ -94,7 +95,7 @@ def _batch(plan: Plan, handler: Callable[[Messages], Any], wait: Await) -> Runne
 def _batch_async(plan: Plan, handler: Callable[[Messages], Coroutine[Any, Any, Any]], wait: Await) -> Runner:
     deserializer = plan.deserializer
 
-    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+    def run(lane: Lane | Slice, raws: list[Any], attempt: int) -> int:
         wait(handler(Messages(raws, deserializer, attempt)))
         return len(raws)
 
@@ -106,7 +107,7 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
     automatic = plan.offsets == "automatic"
     may_halt = plan.delivery != "at_most_once"  # what was committed before the run would be run by nobody
 
-    def run(lane: Lane, raws: list[Any], attempt: int) -> int:
+    def run(lane: Lane | Slice, raws: list[Any], attempt: int) -> int:
         done = 0
         for raw in raws:
             if lane.suppress or (lane.halt and may_halt):
@@ -137,7 +138,7 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
     automatic = plan.offsets == "automatic"
     may_halt = plan.delivery != "at_most_once"
 
-    async def all_of(lane: Lane, raws: list[Any], attempt: int) -> int:
+    async def all_of(lane: Lane | Slice, raws: list[Any], attempt: int) -> int:
         done = 0
         for raw in raws:
             if lane.suppress or (lane.halt and may_halt):

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from swarm.errors import ConfigurationError
 from swarm.message import Record
 from swarm.plan import Plan
 
@@ -22,13 +24,37 @@ if TYPE_CHECKING:
     from swarm.consumer import Consumer
     from swarm.group import Group
     from swarm.producer import JobProducer
+    from swarm.transactions import Seat, Transaction
+    from swarm.virtual import Division, Slice
 
 Phase = Literal["idle", "ready", "running", "waiting", "closed"]
-Runner = Callable[["Lane", list[Any], int], int]
+Runner = Callable[["Lane | Slice", list[Any], int], int]
 """Runs a handler over messages as attempt n; returns how many were done (fewer only when `each` was halted)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A message that never runs again: it waits for its dead letter to be delivered (`letter`), or is to be dropped with an event."""
+
+    message: Record
+    error: str
+    attempts: int
+    letter: bool = True
+
 
 UNKNOWN: int = -1001
 """librdkafka's OFFSET_INVALID: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a lane stood before a run."""
+
+    frontier: int
+    retry_from: int
+    unmarked_end: int
+    committed: int
+    sent: int
 
 
 class Lane:
@@ -82,8 +108,18 @@ class Lane:
 
         self.batch: list[Record] = []
         """What is being run."""
+        self.batch_end = start
+        """The next offset after what `batch` stands for: with it are done, too, messages that are skipped, or were done before."""
         self.again: list[Record] = []
-        """What is to be run before the buffer: a failed batch's unmarked rest."""
+        """What is to be run before the buffer: a failed batch's unmarked rest. Everything else below `taken_end` is done."""
+        self.again_end = start
+        """As `batch_end`, for `again`."""
+        self.division: Division | None = None
+        """While a batch runs in slices."""
+        self.transaction: Transaction | None = None
+        """While one is open: marks belong to it, and nothing of this lane is committed otherwise."""
+        self.seat: Seat | None = None
+        """Where the thread that runs this lane gets its transactional producer."""
         self.taken_end = start
         """The next offset after all that was ever taken from the buffer."""
         self.frontier = start
@@ -96,6 +132,10 @@ class Lane:
         self.committed = start
         self.sent = start
         """The next offset last sent for committing."""
+        self.metadata: str | None = None
+        """The text that goes along with the next commit; None: none was ever given."""
+        self.metadata_sent: str | None = None
+        self.metadata_committed: str | None = None
 
         self.attempt = 1
         self.failed = 0
@@ -108,10 +148,10 @@ class Lane:
         """While searching: the next offset after the slice that failed."""
         self.tries = 0
         """Failed runs in a row of which the message that is searched for was a part."""
-        self.set_aside: tuple[Record, str, int] | None = None
-        """A message that waits for its dead letter to be delivered: (message, error, attempts)."""
-        self.given_up: list[tuple[Record, str]] = []
-        """At-most-once: further messages of the same failed run that wait for their dead letters."""
+        self.healthy = 0
+        """Exactly-once `each`: so many messages of the run that was undone were healthy, and run alone next."""
+        self.aside: deque[Aside] = deque()
+        """Messages that go to the dead letter topic, or are dropped, before anything else runs."""
         self.suppress = False
         """The handler paused or sought: nothing is marked automatically."""
         self.pause_request: tuple[float, int | None] | None = None
@@ -147,12 +187,16 @@ class Lane:
     @property
     def has_work(self) -> bool:
         """Whether a processing thread has something to do here."""
-        return bool(self.hook_due or self.set_aside or self.again or self.chunks or self.tick_due or self.idle_due)
+        return bool(self.hook_due or self.aside or self.again or self.chunks or self.tick_due or self.idle_due)
 
     def forget_buffer(self) -> None:
         """Drop what was fetched and not begun."""
         self.chunks.clear()
         self.buffered = 0
+
+    def forget_all(self) -> None:
+        """Drop also what was begun and is not done: reading goes on elsewhere."""
+        self.forget_buffer()
         self.again = []
 
     # -- the processing thread, under the lock -----------------------------------------------------------------------
@@ -160,8 +204,9 @@ class Lane:
     def take(self) -> list[Record]:
         """The next batch: the rest of a failed one first, else up to `max_messages` of the buffer."""
         if self.again:
-            size = self.narrow or len(self.again)
+            size = self.narrow or self.healthy or len(self.again)
             self.batch, self.again = self.again[:size], self.again[size:]
+            self.batch_end = self.again[0].offset() if self.again else self.again_end
             return self.batch
         limit = self.plan.max_messages
         chunks = self.chunks
@@ -180,8 +225,24 @@ class Lane:
                 batch.extend(chunk)
         self.buffered -= len(batch)
         self.batch = batch
-        self.taken_end = batch[-1].offset() + 1
+        self.batch_end = self.taken_end = batch[-1].offset() + 1
         return batch
+
+    def put_back(self, rest: list[Record]) -> None:
+        """These messages of `batch` are not done: they come before all else."""
+        if not rest:
+            return
+        if not self.again:
+            self.again_end = self.batch_end
+        self.again = rest + self.again
+
+    def cut(self, size: int) -> None:
+        """Run only the first `size` messages of `batch` now."""
+        rest = self.batch[size:]
+        self.put_back(rest)
+        if rest:
+            self.batch = self.batch[:size]
+            self.batch_end = rest[0].offset()
 
     def settle_success(self, done: int) -> int:
         """The run returned after `done` messages of `batch` (fewer than all only where `each` was halted).
@@ -189,20 +250,22 @@ class Lane:
         Marks what was done, unless marking is the handler's; what was not done runs again. Returns how many do not.
         """
         batch, self.batch = self.batch, []
-        # Not `taken_end` nor what `again` begins with: a release or a seek may have dropped the rest while the run went on.
-        end = batch[done].offset() if done < len(batch) else batch[-1].offset() + 1
         if self.suppress and self.plan.delivery != "at_most_once":  # whose messages never run again
             rest = [message for message in batch if message.offset() >= self.retry_from]
         else:
             rest = batch[done:]
-            if self.plan.offsets == "automatic":
+            end = rest[0].offset() if rest else self.batch_end
+            # Manual offsets: messages that no handler saw are done where all before them is.
+            marked = self.frontier > batch[-1].offset() if batch else self.frontier >= self.unmarked_end
+            if self.plan.offsets == "automatic" or (marked and not rest):
                 self.frontier = max(self.frontier, end)
             elif self.frontier < end:
                 self.unmarked_end = end
             self.retry_from = end
-        self.again = rest + self.again
+        self.put_back(rest)
         self.attempt = 1
         self.failed = 0
+        self.healthy = 0
         self._go_on_searching()
         return len(batch) - len(rest)
 
@@ -217,32 +280,61 @@ class Lane:
         batch, self.batch = self.batch, []
         start = self.retry_from
         rest = [message for message in batch if message.offset() >= start]
-        self.again = rest + self.again
-        self.failed = 1 if start > began_at else self.failed + 1
-        self.attempt = self.failed + 1
-        self.tries = self.tries + 1 if self.narrow else self.failed
+        self.put_back(rest)
+        self._count_failure(start > began_at)
         if not rest:  # the handler marked all of the batch and raised afterwards: all of it is done
+            self.frontier = max(self.frontier, self.batch_end)
             self.attempt = 1
             self.failed = 0
             self._go_on_searching()
         return len(rest)
+
+    def settle_slices(self, division: Division, failed: bool) -> int:
+        """All slices of `batch` have ended: the collective frontier moves, what is not done runs again. Returns how many do."""
+        batch, self.batch = self.batch, []
+        rest = division.undone()
+        self.frontier = max(self.frontier, division.frontier(self.batch_end))
+        if self.frontier < self.batch_end:
+            self.unmarked_end = self.batch_end
+        self.retry_from = rest[0].offset() if rest else self.batch_end
+        self.put_back(rest)
+        if failed and rest:
+            self._count_failure(len(rest) < len(batch))
+        else:
+            self.attempt = 1
+            self.failed = 0
+        return len(rest)
+
+    def settle_aborted(self) -> None:
+        """A transaction did not happen, for no fault of the handler's: what is not marked runs again, as the same attempt."""
+        batch, self.batch = self.batch, []
+        self.put_back([message for message in batch if message.offset() >= self.retry_from])
+
+    def _count_failure(self, advanced: bool) -> None:
+        self.failed = 1 if advanced else self.failed + 1
+        self.attempt = self.failed + 1
+        self.tries = self.tries + 1 if self.narrow else self.failed
 
     def search(self, size: int, end: int) -> None:
         """Begin or go on to look for the failing message: run `size` messages next, of a slice that ends before offset `end`."""
         self.narrow = size
         self.suspect_end = end
 
-    def settle_set_aside(self, message: Record) -> None:
-        """The first unmarked message is in the dead letter topic (or dropped): go on behind it."""
-        offset = message.offset()
-        self.again = [other for other in self.again if other.offset() != offset]
+    def settle_aside(self) -> None:
+        """The first of `aside` is in the dead letter topic, or dropped: go on behind it."""
+        end = self.end_without(self.aside.popleft().message)
         if self.plan.offsets == "automatic" or self.frontier >= self.unmarked_end:
-            self.frontier = max(self.frontier, offset + 1)  # else messages before it wait for the handler's mark
-        self.retry_from = offset + 1
+            self.frontier = max(self.frontier, end)  # else messages before it wait for the handler's mark
+        self.retry_from = end
         self.attempt = 1
         self.failed = 0
         self.narrow = 0
-        self.set_aside = None
+
+    def end_without(self, message: Record) -> int:
+        """Take a message out of `again`; the next offset that is not done then."""
+        offset = message.offset()
+        self.again = [other for other in self.again if other.offset() != offset]
+        return self.again[0].offset() if self.again else self.again_end
 
     # -- the handler, in its processing thread -----------------------------------------------------------------------
 
@@ -250,24 +342,51 @@ class Lane:
         """Everything up to and including `offset` is done."""
         if self.lost or self.phase == "closed" or offset >= self.taken_end:
             return False  # the last: a message of an earlier assignment, or from before a seek: it comes again
+        if self.transaction is not None and not self.plan.exactly_once:
+            self.transaction.mark(offset)
+            return True
         self.retry_from = offset + 1
         self.frontier = max(self.frontier, offset + 1)
         return True
 
     def settled_frontier(self) -> int:
-        """The next offset that may be committed: the frontier, or what was committed where outputs are still under way.
+        """The next offset that may be committed: the frontier, or what was committed where outputs are still under way, or where
+        offsets go with a transaction (but for the very first one, which says where the group began).
 
         The frontier is read first: outputs that belong below it were produced before that.
         """
         frontier = self.frontier
-        if self.job_producer is not None and self.job_producer.pending:
+        if self.plan.exactly_once:
+            return self.committed if self.committed >= 0 else self.start
+        if self.transaction is not None or (self.job_producer is not None and self.job_producer.pending):
             return self.committed
         return frontier
 
-    def take_back(self, began_at: int) -> None:
+    @property
+    def uncommitted(self) -> bool:
+        """Whether there is something that may be committed and is not."""
+        return self.settled_frontier() != self.committed or (
+            self.metadata != self.metadata_committed and not self.plan.exactly_once
+        )
+
+    def take_back(self, before: Standing) -> None:
         """Outputs of this run were not delivered: what it marked and nobody committed is not done after all."""
-        self.frontier = self.retry_from = max(began_at, self.committed, self.sent)
-        self.repeat_end = self.batch[-1].offset() + 1
+        floor = before.frontier
+        if self.committed > before.committed:
+            floor = max(floor, self.committed)
+        if self.sent > before.sent:
+            floor = max(floor, self.sent)
+        self.frontier = self.retry_from = floor
+        if self.batch:
+            self.repeat_end = self.batch[-1].offset() + 1
+
+    def standing(self) -> Standing:
+        """Where the lane stands before something that may have to be taken back."""
+        return Standing(self.frontier, self.retry_from, self.unmarked_end, self.committed, self.sent)
+
+    def restore(self, before: Standing) -> None:
+        """Nothing of what was marked since `before` is so: the transaction it belonged to did not happen."""
+        self.frontier, self.retry_from, self.unmarked_end = before.frontier, before.retry_from, before.unmarked_end
 
     def forgive(self) -> None:
         """The failed delivery has had its consequence."""
@@ -276,6 +395,12 @@ class Lane:
 
     def commit(self) -> bool:
         """Commit the frontier, synchronously; first waits for what was produced, and raises if it was not delivered."""
+        if self.plan.exactly_once or self.transaction is not None:
+            raise ConfigurationError(
+                "commit() inside a transaction: its offsets are committed with it, at its end. Call mark_as_consumed(message) instead."
+            )
+        if self.division is not None:
+            self.frontier = max(self.frontier, self.division.frontier(self.batch_end))
         if self.job_producer is not None:
             self.job_producer.settle()
         return self.group.commit_now(self)
@@ -291,11 +416,17 @@ class Lane:
         self.seek_request = offset
 
     def dead_letter(self, raw: Record, reason: str) -> None:
-        """Produce to the dead letter topic now."""
+        """Produce to the dead letter topic now; within a transaction as a part of it."""
         self.group.dead_letter(self, raw, reason, self.attempt)
 
-    def producer(self) -> JobProducer:
+    def producer(self) -> JobProducer | Transaction:
         """The producer whose deliveries belong to this lane's runs."""
+        if self.plan.exactly_once:
+            if self.transaction is None:
+                raise ConfigurationError(
+                    "producer: there is no transaction outside of consume() and the hooks that follow it. Produce there."
+                )
+            return self.transaction
         if self.job_producer is None:
             self.job_producer = self.group.make_job_producer()
         return self.job_producer

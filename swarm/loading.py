@@ -8,12 +8,16 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm.app import App
 from swarm.errors import AppError, ConfigurationError, SwarmError
-from swarm.handlers import wants_consumer
-from swarm.plan import Plan
+from swarm.handlers import is_async, wants_consumer
+from swarm.plan import LONGEST_TRANSACTION, Plan, job_limit
 from swarm.scoreboard import MAX_GROUPS
+
+if TYPE_CHECKING:
+    from swarm.config import Settings
 
 
 def load_app(spec: str, base_dir: Path) -> App:
@@ -67,8 +71,8 @@ def own_frames(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip() if trace is not None else ""
 
 
-def app_problems(app: App, default_group: str | None) -> list[tuple[str, str, str]]:
-    """What cannot work in an app as declared: (where, what, fix). Pure."""
+def app_problems(app: App, default_group: str | None, settings: Settings | None = None) -> list[tuple[str, str, str]]:
+    """What cannot work in an app as declared, also with these settings: (where, what, fix). Pure."""
     problems = []
     if not app.plans:
         problems.append(
@@ -96,7 +100,15 @@ def app_problems(app: App, default_group: str | None) -> list[tuple[str, str, st
                     )
                 )
                 continue
-            if plan.offsets == "manual" and not takes_consumer:
+            if plan.exactly_once and not takes_consumer:
+                problems.append(
+                    (
+                        plan.label,
+                        'delivery="exactly_once" on a function that does not take its Consumer: it has no way to produce into the transaction',
+                        "Give the function a second parameter, consumer, and produce with consumer.producer.produce(…).",
+                    )
+                )
+            elif plan.offsets == "manual" and not takes_consumer:
                 problems.append(
                     (
                         plan.label,
@@ -104,6 +116,58 @@ def app_problems(app: App, default_group: str | None) -> list[tuple[str, str, st
                         "Give the function a second parameter, consumer, and call consumer.mark_as_consumed(message).",
                     )
                 )
+        if plan.exactly_once:
+            problems.extend(_transaction_problems(plan, settings))
+    return problems
+
+
+def _transaction_problems(plan: Plan, settings: Settings | None) -> list[tuple[str, str, str]]:
+    problems = []
+    if is_async(plan.handler):
+        problems.append(
+            (
+                plan.label,
+                'delivery="exactly_once" on an async handler: a transaction belongs to one thread, and its commit would block the event loop',
+                "Write a plain def handler, or use at_least_once.",
+            )
+        )
+    if settings is None:
+        return problems
+    kafka = {**settings.kafka, **plan.kafka}
+    if str(kafka.get("isolation.level", "read_committed")) != "read_committed":
+        problems.append(
+            (
+                plan.label,
+                'isolation.level=read_uncommitted beside delivery="exactly_once": it would handle messages of transactions that never happened',
+                "Leave isolation.level out.",
+            )
+        )
+    if str(settings.kafka.get("acks", settings.kafka.get("request.required.acks", "all"))) not in ("all", "-1"):
+        problems.append(
+            (
+                plan.label,
+                'acks other than all beside delivery="exactly_once": a transaction could be half lost',
+                "Leave acks out.",
+            )
+        )
+    limit = job_limit(plan, settings.supervision.consume_timeout)
+    given = settings.kafka.get("transaction.timeout.ms")
+    if given is not None and limit and int(given) < limit * 1000:
+        problems.append(
+            (
+                plan.label,
+                f"transaction.timeout.ms={given} is shorter than a job may run ({limit:g} s, consume_timeout): the broker would abort it in between",
+                f"Set transaction.timeout.ms to {int(limit * 1000)} or more, leave it out, or lower consume_timeout.",
+            )
+        )
+    elif given is None and limit > LONGEST_TRANSACTION:
+        problems.append(
+            (
+                plan.label,
+                f"a job may run for {limit:g} s (consume_timeout), and brokers allow transactions of {LONGEST_TRANSACTION:g} s",
+                "Lower consume_timeout; or set transaction.timeout.ms, and transaction.max.timeout.ms of the brokers, above it.",
+            )
+        )
     return problems
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarm.plan import Plan
+from swarm.plan import Decision, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +17,14 @@ class Failure:
     """A failed run: `size` messages were still unmarked when it ended; `failed` runs in a row began with the first of them.
 
     culprit_known: the first unmarked message is the one that raised. narrowed: the run was already a slice of a failed batch.
+    decision: what the application says to the error (`DeadLetter.decide`), None: nothing.
     """
 
     size: int
     failed: int
     culprit_known: bool
     narrowed: bool
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,18 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """Drop the first unmarked message, with an event, and go on behind it: the application said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """At-most-once: dead-letter (or drop, where there is no topic) all `size` unmarked messages; they never run again."""
 
     size: int
 
 
-Verdict = Retry | Narrow | SetAside | GiveUp
+Verdict = Retry | Narrow | SetAside | Skip | GiveUp
 
 
 def after_failure(plan: Plan, failure: Failure, chance: float) -> Verdict:
@@ -59,9 +66,12 @@ def after_failure(plan: Plan, failure: Failure, chance: float) -> Verdict:
     if plan.delivery == "at_most_once":
         return GiveUp(1 if failure.culprit_known else failure.size)
     letter = plan.dead_letter
-    exhausted = letter is not None and (failure.narrowed or failure.failed >= letter.max_attempts)
-    if not exhausted:
+    if failure.decision is not None:
+        over = failure.decision != "retry"
+    else:
+        over = letter is not None and (failure.narrowed or failure.failed >= letter.max_attempts)
+    if not over:
         return Retry(plan.backoff.delay(failure.failed, chance))
     if failure.culprit_known or failure.size == 1:
-        return SetAside()
+        return Skip() if failure.decision == "skip" else SetAside()
     return Narrow(max(1, failure.size // 2))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Final, Literal, get_args
 
-from swarm.errors import ConfigurationError, NotYet
+from swarm.errors import ConfigurationError
 
 Delivery = Literal["at_least_once", "at_most_once", "exactly_once"]
 Offsets = Literal["automatic", "manual"]
 Edge = Literal["earliest", "latest"]
+Decision = Literal["retry", "dead_letter", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,70 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Where a message goes that has failed `max_attempts` times (1 or more). The topic must exist or be auto-created."""
+    """Where a message goes that has failed `max_attempts` times (1 or more). The topic must exist or be auto-created.
+
+    decide: called as `decide(error, attempt)` after each failed run, in its processing thread, and answers `retry` (after the
+    backoff), `dead_letter` or `skip` (an event says so; the message is done), or None: what `max_attempts` says. Where a whole
+    batch failed, the failing message is looked for first, and asked about alone. One that raises decides nothing (DeciderFailed).
+    """
 
     topic: str
     max_attempts: int = 3
+    decide: Callable[[BaseException, int], Decision | None] | None = None
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ConfigurationError(f"DeadLetter.max_attempts: expected 1 or more, got {self.max_attempts}.")
         if not self.topic:
             raise ConfigurationError("DeadLetter.topic: expected a topic's name, got an empty one.")
+        if self.decide is not None and not callable(self.decide):
+            raise ConfigurationError(
+                f"DeadLetter.decide: expected a function of (error, attempt), or None; got {self.decide!r}."
+            )
+
+
+def by_key(message: Any) -> Any:
+    """The message's key: what `concurrency_key="key"` stands for."""
+    return message.key
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualPartitions:
-    """Slices of a batch by `by(message)`, run in parallel; `maximum` slices at most (None: the processing threads)."""
+    """A batch runs as several slices at once; messages for which `by(message)` is equal are in one slice, in their order.
 
-    by: Callable[[Any], Any]
+    by: the string "key", or a function of a message whose answers can be hashed. One that raises puts the batch into one slice.
+    maximum: slices at most, 2 or more (None: as many as processing threads, `worker.concurrency`).
+    """
+
+    by: Callable[[Any], Any] | Literal["key"] = "key"
     maximum: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.by == "key":
+            object.__setattr__(self, "by", by_key)
+        elif not callable(self.by):
+            raise ConfigurationError(
+                f'VirtualPartitions.by: expected "key" or a function of a message, got {self.by!r}.'
+            )
+        if self.maximum is not None and (isinstance(self.maximum, bool) or not 1 <= self.maximum <= 256):
+            raise ConfigurationError(
+                f"VirtualPartitions.maximum: expected 1 to 256, or None for the processing threads; got {self.maximum!r}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `messages` in `seconds`, for one subscription in one worker: N workers together reach N times as much.
+
+    What was not used may be used at once later, up to `messages`; a batch is cut to what is left.
+    """
+
+    messages: int
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.messages >= 1 or not self.seconds > 0:
+            raise ConfigurationError(f"{self}: expected 1 message or more, in more than 0 seconds.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +129,26 @@ class Plan:
     initial_offset: Edge = "earliest"
     offset_out_of_range: Edge | None = None
     consume_timeout: float | None = None
+    rate_limit: RateLimit | None = None
+    expires_after: float | None = None
+    not_before: float | None = None
+    filter: Callable[[Any], Any] | None = None
     kafka: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether each run is a transaction."""
+        return self.delivery == "exactly_once"
+
+    @property
+    def controls_flow(self) -> bool:
+        """Whether some messages are to wait or to be skipped."""
+        return (
+            self.rate_limit is not None
+            or self.expires_after is not None
+            or self.not_before is not None
+            or self.filter is not None
+        )
 
     @property
     def label(self) -> str:
@@ -105,6 +171,9 @@ _KINDS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("dead_letter", (DeadLetter, NoneType), 'DeadLetter("topic", max_attempts=3), or None'),
     ("virtual_partitions", (VirtualPartitions, NoneType), "VirtualPartitions(by=…), or None"),
     ("long_running", bool, "True or False"),
+    ("rate_limit", (RateLimit, NoneType), "RateLimit(messages, seconds=1.0), or None"),
+    ("expires_after", (int, float, NoneType), "seconds, or None"),
+    ("not_before", (int, float, NoneType), "seconds, or None"),
     ("kafka", Mapping, "librdkafka's properties as a dictionary"),
 )
 """What a value of the wrong kind would break only later, in a worker."""
@@ -149,22 +218,53 @@ def make_plan(**options: Any) -> Plan:
     for name, kinds, what in _KINDS:
         if not isinstance(getattr(plan, name), kinds):
             raise ConfigurationError(f"{plan.label}: {name}: expected {what}; got {getattr(plan, name)!r}.")
-    if plan.deserializer is not None and not callable(plan.deserializer):
-        raise ConfigurationError(
-            f"{plan.label}: deserializer: expected a function of bytes, or None; got {plan.deserializer!r}."
-        )
+    for name, of in (("deserializer", "bytes"), ("filter", "a message")):
+        value = getattr(plan, name)
+        if value is not None and not callable(value):
+            raise ConfigurationError(f"{plan.label}: {name}: expected a function of {of}, or None; got {value!r}.")
     if not plan.max_wait >= 0:
         raise ConfigurationError(f"{plan.label}: max_wait: expected seconds, 0 or more, got {plan.max_wait!r}.")
     if plan.consume_timeout is not None and not plan.consume_timeout > 0:
         raise ConfigurationError(
             f"{plan.label}: consume_timeout: expected seconds above 0, or None for the setting's, got {plan.consume_timeout!r}."
         )
-    if plan.delivery == "exactly_once":
-        raise NotYet(
-            f'{plan.label}: delivery="exactly_once" is not there yet. Use at_least_once with an idempotent handler.'
+    for name in ("expires_after", "not_before"):
+        seconds = getattr(plan, name)
+        if seconds is not None and not seconds > 0:
+            raise ConfigurationError(
+                f"{plan.label}: {name}: expected seconds above 0, or None for not at all, got {seconds!r}."
+            )
+    if plan.expires_after is not None and plan.not_before is not None and plan.expires_after <= plan.not_before:
+        raise ConfigurationError(
+            f"{plan.label}: expires_after ({plan.expires_after}) is not longer than not_before ({plan.not_before}), so every message "
+            "would expire before it may be handled. Make it longer, or leave one of them out."
         )
-    if plan.virtual_partitions is not None:
-        raise NotYet(
-            f"{plan.label}: virtual_partitions= and concurrency_key= are not there yet. Leave them out: order holds per partition."
+    if plan.exactly_once and plan.virtual_partitions is not None:
+        raise ConfigurationError(
+            f'{plan.label}: delivery="exactly_once" and virtual partitions exclude each other: a transaction belongs to one thread. '
+            "Leave out virtual_partitions= (or concurrency_key=), or use at_least_once."
         )
     return plan
+
+
+def job_limit(plan: Plan, setting: float) -> float:
+    """Seconds that one job of a subscription may run; 0.0: no limit. setting: `supervision.consume_timeout`."""
+    if plan.consume_timeout is not None:
+        return plan.consume_timeout
+    return 0.0 if plan.long_running else setting
+
+
+def longest_job(plans: Sequence[Plan], setting: float) -> float:
+    """The longest of their limits; 0.0 where one has none."""
+    limits = [job_limit(plan, setting) for plan in plans]
+    return 0.0 if 0.0 in limits else max(limits, default=0.0)
+
+
+LONGEST_TRANSACTION: Final = 900.0
+"""Seconds: `transaction.max.timeout.ms` of a broker with stock settings."""
+
+
+def transaction_timeout(limit: float) -> float:
+    """Seconds for `transaction.timeout.ms`, given the longest time limit of a job (s; 0.0: none): long enough for it, within what
+    brokers allow."""
+    return LONGEST_TRANSACTION if limit <= 0 else min(max(60.0, limit + 10.0), LONGEST_TRANSACTION)

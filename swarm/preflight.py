@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.app import App
 from swarm.config import Problem
 from swarm.config.kafka import check_properties, redact
+from swarm.errors import AppError
 from swarm.loading import app_problems, load_app, refuse_threads
 
 if TYPE_CHECKING:
@@ -35,6 +37,20 @@ def effective(loaded: Loaded) -> dict[str, dict[str, Any]]:
 
     result: dict[str, dict[str, Any]] = in_child(lambda: _effective_here(loaded, None), LOAD_TIMEOUT)
     return {group: dict(redact(properties)) for group, properties in result.items()}
+
+
+def dead_letter_topics(loaded: Loaded) -> list[str]:
+    """The dead letter topics of the app's subscriptions. Forks, as `check` does. Raises AppError where the app does not load."""
+    from swarm.supervisor.processes import in_child
+
+    try:
+        answer = in_child(lambda: _dead_letter_topics_here(loaded), LOAD_TIMEOUT)
+    except (RuntimeError, TimeoutError) as error:
+        raise AppError(f"swarm.app: {error}. Import it by hand to see why, or name the topics with --topic.") from None
+    if "error" in answer:
+        raise AppError(answer["error"], answer["frames"])
+    topics: list[str] = answer["topics"]
+    return topics
 
 
 def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:
@@ -75,10 +91,20 @@ def _check_here(loaded: Loaded) -> list[dict[str, str]]:
         text = str(error).removeprefix("swarm.app: ")
         return [vars_of(_problem(loaded, "swarm.app", f"{text}\n{frames}".strip(), ""))]
     problems = [
-        Problem(where, settings.swarm.app, what, fix) for where, what, fix in app_problems(app, settings.swarm.group_id)
+        Problem(where, settings.swarm.app, what, fix) for where, what, fix in app_problems(app, settings.swarm.group_id, settings)
     ]
     problems += _try_clients(loaded, app)
     return [vars_of(problem) for problem in problems]
+
+
+def _dead_letter_topics_here(loaded: Loaded) -> dict[str, Any]:
+    os.dup2(2, 1)  # what the app prints is not the command's answer
+    assert loaded.settings.swarm.app is not None
+    try:
+        app = load_app(loaded.settings.swarm.app, loaded.base_dir)
+    except BaseException as error:
+        return {"error": str(error), "frames": getattr(error, "frames", "")}
+    return {"topics": sorted({plan.dead_letter.topic for plan in app.plans if plan.dead_letter is not None})}
 
 
 def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]]:

@@ -2,30 +2,42 @@
 
 Whatever a handler raises, `SystemExit` and `KeyboardInterrupt` included, is a failed attempt of its batch and nothing more.
 What goes wrong outside a handler is ours: it ends the thread, and the worker is replaced (`Runtime.thread_died`).
+
+A run has these steps: take a batch, let the flow options judge it (`swarm.flow`), commit first where that is asked for, run the
+handler (whole, or in slices by several threads: `swarm.virtual`), wait for what it produced or commit its transaction, and
+settle: the lane's rules say what is done, `after_failure` says what follows from a failure.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import threading
+import time
 import traceback
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, assert_never, get_args
 
 from confluent_kafka import KafkaException
 
-from swarm import events
+from swarm import events, flow, virtual
 from swarm.errors import describe
 from swarm.handlers import bind, make_consumer, overridden_hooks
-from swarm.lane import Lane
+from swarm.lane import Aside, Lane, Standing
 from swarm.message import Record
-from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, after_failure
-from swarm.scoreboard import DEAD_LETTERS, ERRORS, RETRIES
+from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, Skip, Verdict, after_failure
+from swarm.plan import Decision
+from swarm.scoreboard import ABORTED, DEAD_LETTERS, ERRORS, RETRIES, SKIPPED
+from swarm.transactions import Aborted, Transaction, Undecided
+from swarm.virtual import Division, Slice
 
 if TYPE_CHECKING:
     from swarm.worker import Runtime
 
 DEAD_LETTER_RETRY: Final = 5.0
 """Seconds between attempts to reach a dead letter topic that does not answer."""
+TRANSACTION_RETRY: Final = 0.2
+"""Seconds until a run is repeated whose transaction was aborted for no fault of its own, or could not be opened."""
 _TRACEBACK_LIMIT: Final = 8000
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -40,11 +52,19 @@ class Processor:
         self._bus = runtime.bus
         self._dispatcher = runtime.dispatcher
         self._clock = runtime.clock
+        self._seat = runtime.make_seat(slot)
 
     def run(self) -> None:
         """Work until the dispatcher ends."""
         dispatcher = self._dispatcher
-        while (lane := dispatcher.next()) is not None:
+        self._seat.thread = threading.get_ident()
+        self._take_seat()
+        while (work := dispatcher.next()) is not None:
+            if isinstance(work, Slice):
+                self._help(work)
+                continue
+            lane = work
+            lane.seat = self._seat
             self._work(lane)
             with dispatcher.lock:
                 dispatcher.done(lane)
@@ -55,6 +75,16 @@ class Processor:
                         dispatcher.offer(successor, self._clock())
                 else:
                     dispatcher.offer(lane, self._clock())
+
+    def _take_seat(self) -> None:
+        """End what a predecessor left open before anybody waits for it: its partitions' offsets are withheld until then."""
+        if not self._runtime.exactly_once:
+            return
+        try:
+            self._seat.producer()
+        except KafkaException as error:  # tried again when a run needs it
+            self._board.count_error("client")
+            self._bus.publish(events.ClientError("", error.args[0].name(), describe(error), False, 1))
 
     def _work(self, lane: Lane) -> None:
         """Whatever is due in this lane, in the order of its weight."""
@@ -69,7 +99,7 @@ class Processor:
                 return
         if lane.closing:
             return
-        if lane.set_aside is not None:
+        if lane.aside:
             self._set_aside(lane)
             return
         if lane.tick_due:
@@ -110,21 +140,34 @@ class Processor:
     def _hook(self, lane: Lane, name: str) -> None:
         if name not in lane.hook_names:
             return
-        frontier = lane.frontier
+        before = lane.standing()
         try:
+            if lane.plan.exactly_once and not lane.lost:
+                lane.transaction = Transaction(self._seat, lane)
             result = getattr(lane.consumer, name)()
             if hasattr(result, "__await__"):
                 self._runtime.wait_async(result)
             if lane.job_producer is not None:
                 lane.job_producer.settle()
+            if lane.transaction is not None:
+                lane.transaction.commit(lane.frontier)
         except BaseException as error:
             self._board.count_error("hook")
             self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, describe(error)))
+            if lane.transaction is not None:
+                if lane.transaction.open:
+                    lane.transaction.abort()
+                lane.frontier, lane.retry_from = before.frontier, before.retry_from
+                if isinstance(error, Undecided):
+                    with self._dispatcher.lock:
+                        lane.group.request_reread(lane)
             if lane.job_producer is not None and lane.job_producer.pending:
                 # What the hook marked stands for outputs that were not delivered: it is read and handled again.
-                lane.frontier = max(frontier, lane.committed, lane.sent)
+                lane.take_back(before)
                 lane.seek_request = lane.frontier
                 lane.forgive()
+        finally:
+            lane.transaction = None
         with self._dispatcher.lock:
             if not lane.closing:
                 self._obey_handler(lane)
@@ -135,33 +178,39 @@ class Processor:
         with self._dispatcher.lock:
             if lane.closing or not (lane.again or lane.chunks):
                 return
-            batch = lane.take()
+            lane.take()
             lane.halt = False
             lane.suppress = False
-        attempt = lane.attempt
+        if lane.plan.controls_flow and not self._admit(lane):
+            return
+        batch, attempt = lane.batch, lane.attempt
         first, last = batch[0].offset(), batch[-1].offset()
         at_most_once = lane.plan.delivery == "at_most_once"
-        if at_most_once and not self._commit_first(lane, batch, last + 1):
+        if at_most_once and not self._commit_first(lane):
             return
-        began_at = lane.retry_from
-        frontier_before = lane.frontier
+        if lane.plan.exactly_once and not self._open_transaction(lane):
+            return
+        before = lane.standing()
         handled_before = lane.handled
         if attempt > 1:
             self._board.add(RETRIES)
         started = self._clock()
-        group_id, topic_id = lane.string_ids
-        self._board.job_begin(
-            self._slot,
-            started,
-            self._runtime.job_limit(lane.plan),
-            (group_id, topic_id, lane.partition, first, last, attempt),
-        )
+        self._job_begins(lane, first, last, attempt, started)
+        if self._bus.wants(events.BatchStarted):
+            self._bus.publish(
+                events.BatchStarted(lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt)
+            )
         failure: BaseException | None = None
         undelivered = False
         done = 0
+        division = self._divide(lane) if lane.plan.virtual_partitions is not None else None
         try:
-            assert lane.runner is not None
-            done = lane.runner(lane, batch, attempt)
+            if division is None:
+                assert lane.runner is not None
+                done = lane.runner(lane, batch, attempt)
+            else:
+                self._run_slices(lane, division)
+                failure = next((part.failure for part in division.slices if part.failure is not None), None)
         except BaseException as error:
             failure = error
         try:
@@ -171,18 +220,82 @@ class Processor:
             failure = failure or error
             if not at_most_once:
                 undelivered = True
-                lane.take_back(frontier_before)
+                lane.take_back(before)
             lane.forgive()  # only now: while the failure stands, nothing of this lane is committed
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started
-        if failure is None:
+        if lane.transaction is not None and not self._close_transaction(lane, done, failure, before, handled_before):
+            return
+        if (
+            isinstance(failure, (Aborted, Undecided)) and not at_most_once
+        ):  # of a transaction that the handler made itself
+            lane.handled = handled_before + sum(1 for message in batch if message.offset() < lane.retry_from)
+            self._aborted(lane, failure)
+        elif division is not None and not undelivered:
+            self._settle_slices(lane, division, failure, attempt, seconds, handled_before)
+        elif failure is None:
             self._succeeded(lane, batch, done, attempt, seconds, handled_before)
         else:
-            self._failed(lane, batch, failure, undelivered, began_at, attempt, handled_before)
+            self._failed(lane, batch, failure, undelivered, before.retry_from, attempt, seconds, handled_before)
 
-    def _commit_first(self, lane: Lane, batch: list[Record], end: int) -> bool:
+    def _job_begins(self, lane: Lane, first: int, last: int, attempt: int, now: float) -> None:
+        group_id, topic_id = lane.string_ids
+        limit = self._runtime.job_limit(lane.plan)
+        self._board.job_begin(self._slot, now, limit, (group_id, topic_id, lane.partition, first, last, attempt))
+
+    def _admit(self, lane: Lane) -> bool:
+        """Let the flow options judge the batch; False: none of it runs now. The clock of timestamps is the wall's."""
+        bucket = self._runtime.bucket(lane.plan)
+        now = self._clock()
+        allowed = None if bucket is None else bucket.take(len(lane.batch), now)
+        judged = flow.admit(lane.plan, lane.batch, time.time(), allowed, lane.attempt)
+        if bucket is not None and allowed is not None:
+            bucket.give_back(allowed - len(judged.run))
+            if judged.limited and not judged.run:
+                judged.wait = bucket.wait(now)
+        for skipped, reason in ((judged.expired, "expired"), (judged.filtered, "filtered")):
+            if skipped:
+                self._board.add(SKIPPED, len(skipped))
+                if self._bus.wants(events.MessagesSkipped):
+                    self._say_skipped(lane, skipped, reason)
+        with self._dispatcher.lock:
+            lane.cut(max(judged.considered, 1 if judged.failure is not None else 0))
+            if judged.run:
+                lane.batch = judged.run
+                return True
+            if judged.considered:
+                lane.batch = []
+                lane.settle_success(0)
+            elif judged.failure is None:
+                lane.put_back(lane.batch)
+                lane.batch = []
+            if judged.failure is None:
+                if judged.wait > 0 and not lane.closing:
+                    self._dispatcher.delay(lane, now + judged.wait)
+                return False
+            if judged.considered:
+                return False  # the message comes first next time
+        self._failed(lane, lane.batch, judged.failure, False, lane.retry_from, lane.attempt, 0.0, lane.handled)
+        return False
+
+    def _say_skipped(self, lane: Lane, skipped: list[Record], reason: str) -> None:
+        for part in virtual.ranges(skipped):
+            self._bus.publish(
+                events.MessagesSkipped(
+                    lane.group.name,
+                    lane.topic,
+                    lane.partition,
+                    part[0].offset(),
+                    part[-1].offset(),
+                    len(part),
+                    reason,
+                )
+            )
+
+    def _commit_first(self, lane: Lane) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
+        end = lane.batch_end
         if lane.committed >= end:
             lane.frontier = max(lane.frontier, end)  # the answer to an earlier try came after we had given it up
             return True
@@ -192,33 +305,48 @@ class Processor:
             return True
         with self._dispatcher.lock:
             lane.frontier = before
-            lane.again = batch + lane.again
-            lane.batch = []
-            if not lane.closing:
-                self._dispatcher.delay(lane, self._clock() + 1.0)
+            self._not_now(lane, 1.0)
         return False
+
+    def _not_now(self, lane: Lane, seconds: float) -> None:
+        """Run the batch later. Under the lock."""
+        lane.put_back(lane.batch)
+        lane.batch = []
+        if not lane.closing:
+            self._dispatcher.delay(lane, self._clock() + seconds)
 
     def _succeeded(
         self, lane: Lane, batch: list[Record], done: int, attempt: int, seconds: float, handled_before: int
     ) -> None:
         with self._dispatcher.lock:
             lane.handled = handled_before + lane.settle_success(done)
-            self._board.batch_done(0, done, seconds)
-            lane.group.report_handled(lane)
-            if lane.lost:
-                return
-            self._obey_handler(lane)
-            if not lane.again and not lane.chunks and "on_idle" in lane.hook_names:
-                lane.idle_due = True
-        if done and self._bus.wants(events.BatchConsumed):
+            self._rest(lane, done, seconds)
+        self._say_consumed(lane, batch[:done], attempt, seconds)
+
+    def _rest(self, lane: Lane, done: int, seconds: float) -> None:
+        """A run was a success: what follows from that. Under the lock."""
+        self._board.batch_done(0, done, seconds)
+        lane.group.report_handled(lane)
+        if lane.lost:
+            return
+        self._obey_handler(lane)
+        if not lane.again and not lane.chunks and "on_idle" in lane.hook_names:
+            lane.idle_due = True
+
+    def _say_consumed(
+        self, lane: Lane, done: Sequence[Record], attempt: int, seconds: float, *, holes: bool = False
+    ) -> None:
+        if not done or not self._bus.wants(events.BatchConsumed):
+            return
+        for part in virtual.ranges(done) if holes else [done]:
             self._bus.publish(
                 events.BatchConsumed(
                     lane.group.name,
                     lane.topic,
                     lane.partition,
-                    batch[0].offset(),
-                    batch[done - 1].offset(),
-                    done,
+                    part[0].offset(),
+                    part[-1].offset(),
+                    len(part),
                     attempt,
                     seconds,
                 )
@@ -228,7 +356,7 @@ class Processor:
         """A pause or a seek that the handler asked for. Under the lock."""
         if lane.seek_request is not None:
             lane.seek_to, lane.seek_request = lane.seek_request, None
-            lane.forget_buffer()
+            lane.forget_all()
             lane.group.request_seek(lane)
         if lane.pause_request is not None:
             (seconds, offset), lane.pause_request = lane.pause_request, None
@@ -237,8 +365,177 @@ class Processor:
                 held = lane.again[0].offset() if lane.again else lane.taken_end
                 if offset > held or not any(message.offset() == offset for message in lane.again):
                     lane.seek_to = offset
-                    lane.forget_buffer()
+                    lane.forget_all()
                     lane.group.request_seek(lane)
+
+    # -- in slices ---------------------------------------------------------------------------------------------------
+
+    def _divide(self, lane: Lane) -> Division | None:
+        """The slices of a batch; None: it runs whole, as a retry does, or one whose partitioner raised."""
+        if lane.attempt > 1 or lane.narrow:
+            return None
+        plan, batch = lane.plan, lane.batch
+        assert plan.virtual_partitions is not None
+        most = plan.virtual_partitions.maximum or self._runtime.concurrency
+        try:
+            slices = virtual.split(batch, plan.virtual_partitions, most, plan.deserializer)
+        except BaseException as error:
+            self._board.count_error("handler")
+            first, last = batch[0].offset(), batch[-1].offset()
+            self._bus.publish(
+                events.PartitionerFailed(lane.group.name, lane.topic, lane.partition, first, last, describe(error))
+            )
+            return None
+        if len(slices) == 1:
+            return None
+        return Division(Slice(lane, records, lane.attempt) for records in slices)
+
+    def _run_slices(self, lane: Lane, division: Division) -> None:
+        """Work on a batch in slices, with whoever is idle, until all of them have ended."""
+        lane.division = division
+        with self._dispatcher.lock:
+            self._dispatcher.divide(division)
+            part = self._dispatcher.next_slice(division)
+        while part is not None:
+            self._run_slice(part)
+            with self._dispatcher.lock:
+                self._dispatcher.slice_done(division)
+                part = self._dispatcher.next_slice(division)
+        self._board.job_end(self._slot)
+        with self._dispatcher.lock:
+            self._dispatcher.await_slices(division)
+            lane.division = None
+
+    def _help(self, part: Slice) -> None:
+        """Run a slice of another thread's batch."""
+        division = part.lane.division
+        assert division is not None  # its owner waits for this slice
+        self._run_slice(part)
+        self._board.job_end(self._slot)
+        with self._dispatcher.lock:
+            self._dispatcher.slice_done(division)
+
+    def _run_slice(self, part: Slice) -> None:
+        records = part.records
+        self._job_begins(part.lane, records[0].offset(), records[-1].offset(), part.attempt, self._clock())
+        part.run()
+
+    def _settle_slices(
+        self,
+        lane: Lane,
+        division: Division,
+        failure: BaseException | None,
+        attempt: int,
+        seconds: float,
+        handled_before: int,
+    ) -> None:
+        batch = lane.batch
+        failed = [part for part in division.slices if part.failure is not None]
+        for part in failed:
+            assert part.failure is not None
+            undone = part.undone() or part.records[-1:]
+            self._failed_event(lane, part.failure, undone[0].offset(), undone[-1].offset(), attempt)
+        with self._dispatcher.lock:
+            lane.settle_slices(division, bool(failed))
+            undone_offsets = {record.offset() for record in lane.again}
+            done = [record for record in batch if record.offset() not in undone_offsets]
+            lane.handled = handled_before + len(done)
+            if failure is None:
+                self._rest(lane, len(done), seconds)
+            else:
+                lane.group.report_handled(lane)
+                self._judge_slices(lane, failed)
+        self._say_consumed(lane, done, attempt, seconds, holes=len(done) < len(batch))
+
+    def _judge_slices(self, lane: Lane, failed: list[Slice]) -> None:
+        """What follows where slices failed. Under the lock."""
+        plan = lane.plan
+        lane.seek_request = lane.pause_request = None
+        if plan.delivery == "at_most_once":
+            # Never again: the message that failed (`each`), or all of its slice, for nobody knows which of it was done.
+            for part in failed:
+                assert part.failure is not None
+                text = describe(part.failure)
+                if lane.closing or lane.lost:
+                    self._dropped(lane, part.undone(), text)
+                else:
+                    self._give_up(lane, part.undone()[: 1 if plan.each else None], text)
+            return
+        if lane.lost or lane.closing or not lane.again:
+            return
+        error = failed[0].failure
+        assert error is not None
+        size = len(lane.again)
+        failure = Failure(size, 1, plan.each or size == 1, False, self._decide(lane, error, 1))
+        verdict = after_failure(plan, failure, random.random())
+        if isinstance(
+            verdict, (SetAside, Skip)
+        ):  # each slice that failed has such a message, not the first of them only
+            letter = isinstance(verdict, SetAside)
+            culprits = [undone[0] for part in failed if (undone := part.undone())]
+            lane.aside.extend(Aside(message, describe(error), 1, letter) for message in culprits)
+        else:
+            self._follow(lane, verdict, size, describe(error))
+
+    # -- a transaction around the run --------------------------------------------------------------------------------
+
+    def _open_transaction(self, lane: Lane) -> bool:
+        """Exactly-once: begin the run's transaction; False: not to be had now, the batch runs later."""
+        try:
+            if lane.committed < 0 and not lane.group.commit_now(lane):
+                raise Aborted("where the group begins is not committed yet")
+            lane.transaction = Transaction(self._seat, lane)
+        except (KafkaException, Aborted) as error:
+            self._aborted(lane, error)
+            return False
+        return True
+
+    def _close_transaction(
+        self, lane: Lane, done: int, failure: BaseException | None, before: Standing, handled_before: int
+    ) -> bool:
+        """Commit the run's transaction, or undo it after a failure; False: it did not happen, and the run is repeated."""
+        transaction, lane.transaction = lane.transaction, None
+        assert transaction is not None
+        if failure is not None:
+            transaction.abort()
+            lane.restore(before)
+            return True
+        rest = lane.batch[done:]
+        if lane.suppress or lane.plan.offsets == "manual":
+            end = lane.frontier
+        else:
+            end = rest[0].offset() if rest else lane.batch_end
+        try:
+            transaction.commit(end)
+        except (Aborted, Undecided) as error:
+            lane.restore(before)
+            lane.handled = handled_before
+            self._aborted(lane, error)
+            return False
+        lane.frontier = max(lane.frontier, end)
+        return True
+
+    def _aborted(self, lane: Lane, error: BaseException) -> None:
+        """A transaction did not happen, for no fault of the handler's: what it belonged to runs again and counts as the same attempt."""
+        batch = lane.batch
+        self._board.add(ABORTED)
+        self._bus.publish(
+            events.TransactionAborted(
+                lane.group.name, lane.topic, lane.partition, batch[0].offset(), batch[-1].offset(), describe(error)
+            )
+        )
+        with self._dispatcher.lock:
+            lane.seek_request = lane.pause_request = None
+            lane.settle_aborted()
+            lane.group.report_handled(lane)
+            if lane.lost or lane.closing:
+                return
+            if isinstance(error, Undecided):
+                lane.group.request_reread(lane)
+            else:
+                self._dispatcher.delay(lane, self._clock() + TRANSACTION_RETRY)
+
+    # -- after a failure ---------------------------------------------------------------------------------------------
 
     def _failed(
         self,
@@ -248,6 +545,7 @@ class Processor:
         undelivered: bool,
         began_at: int,
         attempt: int,
+        seconds: float,
         handled_before: int,
     ) -> None:
         plan = lane.plan
@@ -270,53 +568,71 @@ class Processor:
             lane.group.report_handled(lane)
             lane.seek_request = None
             lane.pause_request = None
+            consumed = batch[: len(batch) - size]
             if lane.lost or lane.closing:
                 if size and plan.delivery == "at_most_once":
                     # Committed before the run and never run again: what the end of the assignment cuts off is at least said.
                     self._dropped(lane, lane.again[:size], text)
-                return
-            if not size:
-                return
-            verdict = after_failure(
-                plan,
-                Failure(size, lane.failed, (plan.each and not undelivered) or size == 1, was_narrow),
-                random.random(),
-            )
-            match verdict:
-                case Retry(delay):
-                    self._dispatcher.delay(lane, self._clock() + delay)
-                    scheduled = events.RetryScheduled(
-                        lane.group.name,
-                        lane.topic,
-                        lane.partition,
-                        lane.again[0].offset(),
-                        lane.attempt,
-                        delay,
-                    )
-                    self._bus.publish(scheduled)
-                case Narrow(smaller):
-                    lane.search(smaller, lane.again[size - 1].offset() + 1)
-                case SetAside():
-                    lane.set_aside = (lane.again[0], text, lane.tries)
-                case GiveUp(count):
-                    self._give_up(lane, count, text)
+            elif plan.exactly_once and plan.each and done:
+                lane.healthy = done  # what was healthy was undone with the rest: it runs alone first, and is committed
+            elif size:
+                known = (plan.each and not undelivered) or size == 1
+                failure = Failure(size, lane.failed, known, was_narrow, self._decide(lane, error, lane.tries))
+                self._follow(lane, after_failure(plan, failure, random.random()), size, text)
+        self._say_consumed(lane, consumed, attempt, seconds)
 
-    def _give_up(self, lane: Lane, count: int, error: str) -> None:
+    def _decide(self, lane: Lane, error: BaseException, attempt: int) -> Decision | None:
+        """What the application says to a failure; None: nothing. Under the lock: it is asked for a word, not for work."""
+        letter = lane.plan.dead_letter
+        if letter is None or letter.decide is None:
+            return None
+        try:
+            decision = letter.decide(error, attempt)
+            if decision not in (None, *get_args(Decision)):
+                raise ValueError(f"expected retry, dead_letter, skip or None, got {decision!r}")
+        except BaseException as failure:
+            offset = lane.again[0].offset() if lane.again else lane.frontier
+            self._bus.publish(
+                events.DeciderFailed(lane.group.name, lane.topic, lane.partition, offset, describe(failure))
+            )
+            return None
+        return decision
+
+    def _follow(self, lane: Lane, verdict: Verdict, size: int, error: str) -> None:
+        """Carry out a verdict on the first `size` messages that run again. Under the lock."""
+        match verdict:
+            case Retry(delay):
+                self._dispatcher.delay(lane, self._clock() + delay)
+                scheduled = events.RetryScheduled(
+                    lane.group.name, lane.topic, lane.partition, lane.again[0].offset(), lane.attempt, delay
+                )
+                self._bus.publish(scheduled)
+            case Narrow(smaller):
+                lane.search(smaller, lane.again[size - 1].offset() + 1)
+            case SetAside():
+                lane.aside.append(Aside(lane.again[0], error, lane.tries))
+            case Skip():
+                lane.aside.append(Aside(lane.again[0], error, lane.tries, letter=False))
+            case GiveUp(count):
+                self._give_up(lane, lane.again[:count], error)
+            case _ as unknown:
+                assert_never(unknown)
+
+    def _give_up(self, lane: Lane, messages: list[Record], error: str) -> None:
         """At-most-once: what failed never runs again. Under the lock."""
-        given_up, rest = lane.again[:count], lane.again[count:]
+        gone = {message.offset() for message in messages}
+        lane.again = [message for message in lane.again if message.offset() not in gone]
         lane.attempt, lane.failed = 1, 0
         if lane.plan.dead_letter is not None:
-            lane.again = rest
-            lane.given_up = [(raw, error) for raw in given_up]
-            lane.set_aside = (*lane.given_up.pop(0), 1)
+            lane.aside.extend(Aside(message, error, 1) for message in messages)
             return
-        lane.again = rest
-        lane.handled += count
-        self._dropped(lane, given_up, error)
+        lane.handled += len(messages)
+        self._dropped(lane, messages, error)
 
     def _dropped(self, lane: Lane, messages: list[Record], error: str) -> None:
-        first, last = messages[0].offset(), messages[-1].offset()
-        self._bus.publish(events.MessageDropped(lane.group.name, lane.topic, lane.partition, first, last, error))
+        for part in virtual.ranges(messages):
+            first, last = part[0].offset(), part[-1].offset()
+            self._bus.publish(events.MessageDropped(lane.group.name, lane.topic, lane.partition, first, last, error))
 
     def _failed_event(self, lane: Lane, error: BaseException, first: int, last: int, attempt: int) -> None:
         self._board.add(ERRORS)
@@ -341,13 +657,16 @@ class Processor:
 
     def _set_aside(self, lane: Lane) -> None:
         """Deliver the dead letter, then go on behind the message; where it cannot be delivered, wait and try again."""
-        assert lane.set_aside is not None
-        assert lane.plan.dead_letter is not None
-        raw, error, attempts = lane.set_aside
-        target = lane.plan.dead_letter.topic
+        letter = lane.plan.dead_letter
+        assert letter is not None
+        aside = lane.aside[0]
+        raw, target = aside.message, letter.topic
         try:
-            lane.group.dead_letter(lane, raw, error, attempts)
-        except (KafkaException, BufferError) as failure:
+            if lane.plan.exactly_once:
+                self._set_aside_within(lane, aside)
+            elif aside.letter:
+                lane.group.dead_letter(lane, raw, aside.error, aside.attempts)
+        except (KafkaException, BufferError, Aborted) as failure:
             self._board.count_error("dead_letter")
             self._bus.publish(
                 events.DeadLetterFailed(
@@ -364,16 +683,37 @@ class Processor:
                 if not lane.closing:
                     self._dispatcher.delay(lane, self._clock() + DEAD_LETTER_RETRY)
             return
-        self._board.add(DEAD_LETTERS)
+        except Undecided:
+            with self._dispatcher.lock:
+                lane.aside.clear()
+                if not lane.closing:
+                    lane.group.request_reread(lane)
+            return
+        if aside.letter:
+            self._board.add(DEAD_LETTERS)
         with self._dispatcher.lock:
             lane.handled += 1
             lane.group.report_handled(lane)
-            if lane.given_up:
-                lane.set_aside = (*lane.given_up.pop(0), 1)
-            else:
-                lane.settle_set_aside(raw)
-        self._bus.publish(
-            events.MessageDeadLettered(
-                lane.group.name, lane.topic, lane.partition, raw.offset(), target, attempts, error
+            lane.settle_aside()
+        if aside.letter:
+            self._bus.publish(
+                events.MessageDeadLettered(
+                    lane.group.name, lane.topic, lane.partition, raw.offset(), target, aside.attempts, aside.error
+                )
             )
-        )
+        else:
+            self._dropped(lane, [raw], aside.error)
+
+    def _set_aside_within(self, lane: Lane, aside: Aside) -> None:
+        """Exactly-once: the dead letter and the offset behind the message are one transaction."""
+        lane.transaction = transaction = Transaction(self._seat, lane)
+        try:
+            if aside.letter:
+                lane.group.dead_letter(lane, aside.message, aside.error, aside.attempts)
+            offset = aside.message.offset()
+            end = next((other.offset() for other in lane.again if other.offset() != offset), lane.again_end)
+            transaction.commit(end if lane.plan.offsets == "automatic" else lane.frontier)
+        finally:
+            if transaction.open:
+                transaction.abort()
+            lane.transaction = None

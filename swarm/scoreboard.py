@@ -92,6 +92,7 @@ W_MAGIC, W_INDEX = 0, 1
 _PROCESS_SCALARS: Final = range(16, 28)
 # index-scoped: they go on counting over restarts
 (MESSAGES, BATCHES, ERRORS, RETRIES, DEAD_LETTERS, REBALANCES, STALE, COMMITS) = range(32, 40)
+(SKIPPED, ABORTED) = range(48, 50)
 ERROR_BY_KIND: Final = 40  # one word for each of ERROR_KINDS
 
 _HIST_AT: Final = 64

@@ -31,13 +31,15 @@ from swarm.bus import Bus, Listeners
 from swarm.client import producer_properties
 from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError
+from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.loading import app_problems, load_app, own_frames
 from swarm.logs import Log
 from swarm.membership import group_properties
-from swarm.plan import Plan
+from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
+from swarm.transactions import Seat, transactional_properties
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -111,6 +113,9 @@ class Runtime:
         self.commit_interval = settings.worker.commit_interval
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.dispatcher = Dispatcher(self.clock)
+        self.concurrency = settings.worker.concurrency
+        self.exactly_once = any(plan.exactly_once for plan in app.plans)
+        self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in app.plans if plan.rate_limit is not None}
         self.dead: list[str] = []
         self._threads: list[threading.Thread] = []
         self._event_loop = EventLoop(self._name_thread)
@@ -176,9 +181,21 @@ class Runtime:
 
     def job_limit(self, plan: Plan) -> float:
         """Seconds that one job of this subscription may run; 0.0: no limit."""
-        if plan.consume_timeout is not None:
-            return plan.consume_timeout
-        return 0.0 if plan.long_running else self.settings.supervision.consume_timeout
+        return job_limit(plan, self.settings.supervision.consume_timeout)
+
+    def bucket(self, plan: Plan) -> Bucket | None:
+        """What is left of a subscription's rate in this worker; None: it has no limit."""
+        return self._buckets.get(id(plan))
+
+    def make_seat(self, slot: int) -> Seat:
+        """Where one processing thread gets its transactional producer; the same `transactional.id` for every successor."""
+        swarm, user = self.settings.swarm, self.settings.kafka
+        limit = longest_job(self.app.plans, self.settings.supervision.consume_timeout)
+        return Seat(
+            lambda: transactional_properties(user, producer_properties(user), limit),
+            f"{swarm.name}.{swarm.host}.{self.index}.{slot}",
+            self.bus,
+        )
 
     def count_messages(self, count: int) -> None:
         """Messages handled or set aside."""
@@ -290,7 +307,7 @@ def _boot(birth: Birth) -> App:
     if app is None:
         assert settings.swarm.app is not None
         app = load_app(settings.swarm.app, birth.loaded.base_dir)
-        problems = app_problems(app, settings.swarm.group_id)
+        problems = app_problems(app, settings.swarm.group_id, settings)
         if problems:
             raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
     app_metrics.become_worker(birth.index)

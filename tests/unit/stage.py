@@ -13,17 +13,19 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm.app import App
 from swarm.bus import Bus
 from swarm.dispatch import Dispatcher
 from swarm.events import Event
+from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.lane import Lane
 from swarm.plan import Plan
 from swarm.processing import Processor
 from swarm.scoreboard import MESSAGES, Scoreboard
+from swarm.transactions import Seat
 
 TOPIC = "orders"
 Offsets = Sequence[tuple[str, int, int]]
@@ -57,6 +59,10 @@ class Broker:
         """What the next commit is answered with."""
         self.letters: list[tuple[int, dict[str, bytes | None]]] = []
         """Dead letters that were delivered: the source's offset, the headers."""
+        self.outputs: list[tuple[str, Any]] = []
+        """What transactions produced and committed."""
+        self.abort_next = 0
+        """So many transactions are refused."""
         self.letter_failures = 0
         self.on_letter: Callable[[], None] = lambda: None
 
@@ -97,6 +103,7 @@ class FakeClient:
         self.answers: list[tuple[KafkaError | None, list[tuple[str, int, int]]]] = []
         self.most = 1000
         self.uncommitted: set[tuple[str, int]] = set()
+        self.metadata: dict[tuple[str, int], str] = {}
 
     def fetch(self, most: int, timeout: float) -> list[Message]:
         answers, self.answers = self.answers, []
@@ -124,10 +131,13 @@ class FakeClient:
     ) -> dict[tuple[str, int], int]:
         return {key: self.broker.committed.get(key, 0) for key in partitions}
 
-    def commit_soon(self, offsets: Offsets) -> None:
+    def membership(self) -> object:
+        return "member"
+
+    def commit_soon(self, offsets: Offsets, metadata: Mapping[tuple[str, int], str] | None = None) -> None:
         self.answers.append((self.broker.commit(offsets), list(offsets)))
 
-    def commit_now(self, offsets: Offsets) -> None:
+    def commit_now(self, offsets: Offsets, metadata: Mapping[tuple[str, int], str] | None = None) -> None:
         self.broker.refuse = None  # to wait for the next try would take real time
         self.broker.commit(offsets)
 
@@ -145,6 +155,69 @@ class FakeClient:
 
     def close(self, *, leave: bool) -> None:
         self.position.clear()
+
+
+class TransactionalProducer:
+    """A transactional producer: what it produced and the offsets reach the broker together, or not at all."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.outputs: list[tuple[str, Any, Any]] = []
+        self.offsets: list[tuple[str, int, int]] = []
+        self.is_open = False
+
+    def init_transactions(self, timeout: float) -> None:
+        self.is_open = False
+
+    def begin_transaction(self) -> None:
+        assert not self.is_open
+        self.is_open = True
+        self.outputs, self.offsets = [], []
+
+    def produce(self, topic: str, value: Any = None, key: Any = None, headers: Any = None, **_: Any) -> None:
+        assert self.is_open
+        self.outputs.append((topic, value, headers))
+
+    def send_offsets_to_transaction(self, offsets: list[Any], member: object, timeout: float) -> None:
+        assert self.is_open
+        assert member == "member"
+        self.offsets += [(each.topic, each.partition, each.offset) for each in offsets]
+
+    def commit_transaction(self, timeout: float) -> None:
+        assert self.is_open
+        if self.broker.abort_next:
+            self.broker.abort_next -= 1
+            raise KafkaException(TransactionError())
+        self.is_open = False
+        for topic, partition, offset in self.offsets:
+            self.broker.on_commit((topic, partition), offset)
+            self.broker.committed[(topic, partition)] = offset
+        for topic, value, headers in self.outputs:
+            named = dict(headers or [])
+            if "swarm.source.offset" in named:
+                self.broker.letters.append((int(named["swarm.source.offset"]), named))
+            else:
+                self.broker.outputs.append((topic, value))
+
+    def abort_transaction(self, timeout: float) -> None:
+        assert self.is_open
+        self.is_open = False
+
+    def poll(self, timeout: float) -> None:
+        """Nothing is under way."""
+
+
+class TransactionError:
+    """A refusal after which a transaction has to be aborted."""
+
+    def retriable(self) -> bool:
+        return False
+
+    def txn_requires_abort(self) -> bool:
+        return True
+
+    def fatal(self) -> bool:
+        return False
 
 
 class StagedGroup(Group):
@@ -167,6 +240,7 @@ class Stage:
         self.now = 1000.0
         self.broker = broker or Broker()
         self.events: list[Event] = []
+        self.bucket = None if plan.rate_limit is None else Bucket(plan.rate_limit)
         self.board = Scoreboard.create(0)
         self.dispatcher = Dispatcher(lambda: self.now)
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
@@ -183,6 +257,10 @@ class Stage:
             commit_interval=1.0,
             wait_async=asyncio.run,
             job_limit=lambda plan: 0.0,
+            concurrency=4,
+            exactly_once=plan.exactly_once,
+            bucket=lambda plan: self.bucket,
+            make_seat=lambda slot: Seat(dict, "shop.0", Bus([(Event, self.events.append)]), self.make_producer),
             count_messages=lambda count: self.board.add(MESSAGES, count),
             group_joined=lambda: None,
             publish_assignment=lambda: None,
@@ -195,6 +273,9 @@ class Stage:
 
     def close(self) -> None:
         self.board.close()
+
+    def make_producer(self, properties: dict[str, Any]) -> TransactionalProducer:
+        return TransactionalProducer(self.broker)
 
     # -- the poller --------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from swarm import App, Consumer, Messages
-from swarm.errors import ConfigurationError, NotYet
+from swarm import App, Consumer, Messages, VirtualPartitions
+from swarm.errors import ConfigurationError
 from swarm.events import BatchConsumed, Event
 
 
@@ -50,11 +50,15 @@ def test_what_cannot_work_says_how_it_would(declare: Any, says: str) -> None:
         declare(App("shop"))
 
 
-@pytest.mark.parametrize("options", [{"concurrency_key": "key"}, {"delivery": "exactly_once"}])
-def test_an_option_of_a_later_version_is_refused_rather_than_ignored(options: dict[str, Any]) -> None:
-    """To ignore it would break order or delivery without a word."""
-    with pytest.raises(NotYet, match="not there yet"):
-        App("shop").subscribe("emails", **options)(handler)
+def test_concurrency_key_is_the_short_form_of_virtual_partitions() -> None:
+    """`concurrency_key="key"` is VirtualPartitions by the message's key; a function is taken as it is."""
+    app = App("shop")
+    app.each("emails", concurrency_key="key")(handler)
+    app.each("letters", concurrency_key=len)(handler)
+
+    assert [plan.virtual_partitions for plan in app.plans] == [VirtualPartitions(by="key"), VirtualPartitions(by=len)]
+    with pytest.raises(ConfigurationError, match="concurrency_key: expected"):
+        app.each("others", concurrency_key=5)(handler)
 
 
 def test_subscriptions_are_grouped_by_their_group_id() -> None:

@@ -17,6 +17,7 @@ KNOWN = sources()
 KAFKA_PORTS = {
     "swarm.client": "consumers",
     "swarm.producer": "producers",
+    "swarm.transactions": "transactional producers",
     "swarm.admin": "the cluster's administration",
     "swarm.demo_orders": "the world around the demo's swarm: its topics, who fills them, who reads the results",
     "swarm.embedded": "the embedded broker is inside the library that confluent_kafka brings",

@@ -1,0 +1,268 @@
+"""Transactional producing: what a run produces and the offsets of what it consumed happen together, or not at all (KIP-98, KIP-447).
+
+Each processing thread that needs one has a producer of its own with a `transactional.id` that its successor in a replaced worker
+takes over: the broker then ends what the predecessor left open, and fences a predecessor that still lives. A transaction belongs
+to one lane and one thread from its beginning to its end.
+
+The group's metadata (member, generation) are the poller's, who alone may ask the client for them; a commit with those of an
+earlier generation is refused by the broker, and so is one for a partition that has been given away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Producer as RawProducer
+
+from swarm import events
+from swarm.bus import Bus
+from swarm.errors import ConfigurationError, describe
+from swarm.plan import transaction_timeout
+from swarm.producer import Headers, Report
+
+if TYPE_CHECKING:
+    from swarm.lane import Lane
+
+INIT_TIMEOUT: Final = 10.0
+"""Seconds for one try to register with the transaction coordinator: ending a predecessor's open transaction takes some 20 ms."""
+CALL_TIMEOUT: Final = 5.0
+"""Seconds for one call; it is repeated while the broker is away."""
+UNKNOWN_AFTER: Final = 5.0
+"""Seconds for which a commit is tried on once the worker stops: then its outcome is left to the successor, who asks the broker."""
+_QUEUE_PATIENCE: Final = 60.0
+_REPLACE_PAUSE: Final = 1.0
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    # Measured (docs/design.md): nearly all of a transaction's 100 ms is one retry while the broker still ends the one before.
+    "retry.backoff.ms": 5,
+    "retry.backoff.max.ms": 20,
+    "linger.ms": 0,
+}
+
+
+class Aborted(Exception):
+    """Nothing of the transaction happened, for a reason that is not the handler's. The run is repeated."""
+
+
+class Undecided(Exception):
+    """Whether the transaction happened is not known: the broker has to be asked where the group stands."""
+
+
+def transactional_properties(user: Mapping[str, Any], producer: Mapping[str, Any], limit: float) -> dict[str, Any]:
+    """What a transactional producer is made with, without its id. Pure.
+
+    user: `[kafka]` as set; producer: what a plain producer of this worker is made with; limit: as for `transaction_timeout`.
+    """
+    result = {**producer, **{name: value for name, value in DEFAULTS.items() if name not in user}}
+    result.pop("enable.idempotence", None)  # implied; an explicit False would be refused
+    result.setdefault("transaction.timeout.ms", int(transaction_timeout(limit) * 1000))
+    return result
+
+
+class Seat:
+    """One processing thread's transactional producer, made when it is first needed. Only its thread uses it."""
+
+    def __init__(
+        self,
+        properties: Callable[[], Mapping[str, Any]],
+        transactional_id: str,
+        bus: Bus,
+        make: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self._properties = properties
+        self._id = transactional_id
+        self._bus = bus
+        self._make = make or (lambda p: RawProducer(p, logger=logging.getLogger("librdkafka")))
+        self._raw: Any = None
+        self._ready = False
+        self._not_before = 0.0
+        self.thread = 0
+        """The identity of the thread that uses it."""
+
+    def producer(self) -> Any:
+        """The producer, registered with its coordinator. Blocks for up to 10 s; raises KafkaException where that is not to be had now."""
+        if self._raw is None:
+            pause = self._not_before - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+            self._raw = self._make({**self._properties(), "transactional.id": self._id})
+        if not self._ready:
+            try:
+                self._raw.init_transactions(INIT_TIMEOUT)
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    self.replace(error.args[0])
+                raise
+            self._ready = True
+        return self._raw
+
+    def replace(self, error: KafkaError) -> None:
+        """Give up this producer; the next use makes a new one, which ends what this one has left open. At most one a second:
+        two that live at once fence each other in turn."""
+        self._bus.publish(events.TransactionalProducerReplaced(self._id, error.str()))
+        self._raw, self._ready = None, False
+        self._not_before = time.monotonic() + _REPLACE_PAUSE
+
+
+class Transaction:
+    """One transaction of one lane: begun, then committed or aborted, in one processing thread. What `self.transaction()` hands out."""
+
+    def __init__(self, seat: Seat, lane: Lane) -> None:
+        self._seat = seat
+        self._lane = lane
+        self._raw = seat.producer()
+        self._raw.begin_transaction()
+        self.open = True
+        self.frontier = lane.frontier
+        """What was marked inside it: the next offset that is committed with it."""
+        self.retry_from = lane.retry_from
+
+    def produce(
+        self,
+        topic: str,
+        value: str | bytes | None = None,
+        key: str | bytes | None = None,
+        *,
+        headers: Headers = None,
+        partition: int = -1,
+        timestamp: int = 0,
+        on_delivery: Report | None = None,
+    ) -> None:
+        """Produce as part of this transaction. Waits up to 60 s for room in the queue (then BufferError).
+
+        A message that cannot be delivered makes the commit fail, and the run is repeated. `on_delivery` is called at the commit.
+        """
+        if not self.open:
+            raise RuntimeError(
+                "this transaction has ended: produce inside its `with` block, in the handler's own thread."
+            )
+        deadline = time.monotonic() + _QUEUE_PATIENCE
+        while True:
+            try:
+                self._raw.produce(
+                    topic,
+                    value=value,
+                    key=key,
+                    headers=headers,
+                    partition=partition,
+                    timestamp=timestamp,
+                    **({"on_delivery": on_delivery} if on_delivery is not None else {}),
+                )
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._raw.poll(0.05)
+
+    def flush(self, timeout: float | None = None) -> int:
+        """Nothing is visible before the commit, so there is nothing to wait for; for the sake of those used to producers."""
+        return 0
+
+    def mark(self, offset: int) -> None:
+        """Everything up to and including `offset` is done if this transaction is committed."""
+        self.retry_from = offset + 1
+        self.frontier = max(self.frontier, offset + 1)
+
+    def commit(self, end: int) -> None:
+        """Commit, with `end` as the lane's next offset where that is new. Blocks, also for as long as the broker is away.
+
+        Raises Aborted (nothing happened) or Undecided. Sets `lane.committed` before it returns.
+        """
+        lane = self._lane
+        self.open = False
+        try:
+            with lane.group.lock:
+                # Under the lock together: a generation that the poller learns of after a revocation must never
+                # cover a partition that went with it.
+                if lane.lost or lane.phase == "closed":
+                    raise Aborted(f"{lane.topic}/{lane.partition} is no longer ours")
+                metadata = lane.group.member
+            if end != lane.committed or lane.metadata != lane.metadata_committed:
+                if metadata is None:
+                    raise Aborted("the group's membership is not known yet")
+                position = TopicPartition(lane.topic, lane.partition, end, lane.metadata or "")
+                self._insist(lambda: self._raw.send_offsets_to_transaction([position], metadata, CALL_TIMEOUT))
+        except Aborted:
+            self.abort()
+            raise
+        except KafkaException as error:
+            self.abort()
+            raise Aborted(describe(error)) from error
+        try:
+            self._insist(lambda: self._raw.commit_transaction(CALL_TIMEOUT))
+        except KafkaException as error:
+            failure = error.args[0]
+            if failure.txn_requires_abort():
+                self.abort()
+                raise Aborted(describe(error)) from error
+            # Fenced, or given up while it was on its way: the successor asks the broker.
+            self._seat.replace(failure)
+            raise Undecided(describe(error)) from error
+        with lane.group.lock:
+            lane.committed = lane.sent = end
+            lane.metadata_committed = lane.metadata
+
+    def abort(self) -> None:
+        """Undo all of it. Never raises: where the broker cannot be told, the producer is replaced, which ends it too. Blocks."""
+        self.open = False
+        try:
+            self._insist(lambda: self._raw.abort_transaction(CALL_TIMEOUT))
+        except KafkaException as error:
+            self._seat.replace(error.args[0])
+
+    def _insist(self, call: Callable[[], Any]) -> None:
+        """Call until it is done or refused; while the broker is away that lasts, but not for long once the lane closes."""
+        closing_since: float | None = None
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                failure = error.args[0]
+                if not failure.retriable() or failure.txn_requires_abort() or failure.fatal():
+                    raise
+                now = time.monotonic()
+                if self._lane.closing:
+                    closing_since = closing_since or now
+                    if now - closing_since > UNKNOWN_AFTER:
+                        raise
+            with contextlib.suppress(Exception):
+                self._raw.poll(0.1)
+
+
+@contextmanager
+def own_transaction(lane: Lane) -> Iterator[Transaction]:
+    """A handler's own transaction, where its runs are not transactions themselves. Processing thread."""
+    if lane.transaction is not None:
+        raise ConfigurationError(
+            "transaction() inside another transaction: end that one first, or use the one there is."
+        )
+    if lane.division is not None or lane.seat is None or threading.get_ident() != lane.seat.thread:
+        raise ConfigurationError(
+            "transaction() belongs to one processing thread: it is not to be had in an async handler, in a thread of the handler's own, "
+            "nor in a virtual partition. Use a plain def handler without virtual_partitions=."
+        )
+    group = lane.group
+    group.need_membership()
+    if lane.job_producer is not None:
+        lane.job_producer.settle()
+    # What was marked before must not be on its way while this transaction commits: it might arrive later, and take it back.
+    if lane.uncommitted and not group.commit_now(lane):
+        raise Aborted("what was marked before could not be committed")
+    lane.transaction = transaction = Transaction(lane.seat, lane)
+    try:
+        yield transaction
+        transaction.commit(transaction.frontier)
+        lane.frontier = max(lane.frontier, transaction.frontier)
+        lane.retry_from = transaction.retry_from
+    finally:
+        if transaction.open:
+            transaction.abort()
+        lane.transaction = None

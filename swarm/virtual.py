@@ -1,0 +1,147 @@
+"""A batch in slices that run at once: how it is divided, and what of it is done afterwards. Rules only: no client, no thread, no clock.
+
+Messages with the same key are in one slice, in their order. The lane has one collective frontier: the first message that is not
+done. What is done beyond it is not repeated by this worker; after a crash it is, because only the frontier is committed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from swarm.message import Message, Record
+from swarm.plan import VirtualPartitions, by_key
+
+if TYPE_CHECKING:
+    from swarm.lane import Lane
+
+CURRENT: ContextVar[Slice | None] = ContextVar("swarm_slice", default=None)
+"""The slice that this thread, or this task of the event loop, is running: whose marks its handler makes."""
+
+
+def split(
+    records: Sequence[Record],
+    virtual: VirtualPartitions,
+    most: int,
+    deserializer: Callable[[bytes], Any] | None = None,
+) -> list[list[Record]]:
+    """At most `most` slices of about the same size. Raises what the application's `by` raises, or TypeError for an unhashable answer."""
+    if most < 2 or len(records) < 2:
+        return [list(records)]
+    keys: list[Any]
+    if virtual.by is by_key:
+        keys = list(map(_key_of, records))
+    else:
+        by: Any = virtual.by
+        keys = [by(Message(record, deserializer)) for record in records]
+    counts = Counter(keys)
+    if len(counts) == 1:
+        return [list(records)]
+    # The largest first, each to the slice that has least: keys are few or even, and the longest slice is what a batch waits for.
+    sizes = [0] * min(most, len(counts))
+    home: dict[Any, int] = {}
+    for key, count in counts.most_common():
+        least = sizes.index(min(sizes))
+        home[key] = least
+        sizes[least] += count
+    slices: list[list[Record]] = [[] for _ in sizes]
+    for record, key in zip(records, keys, strict=True):
+        slices[home[key]].append(record)
+    return slices
+
+
+_key_of = methodcaller("key")
+
+
+class Slice:
+    """A part of a batch that one thread runs. To a handler's runner, and to the handler's marks, it stands for the lane."""
+
+    def __init__(self, lane: Lane, records: list[Record], attempt: int) -> None:
+        self.lane = lane
+        self.records = records
+        self.attempt = attempt
+        start = records[0].offset()
+        self.frontier = start
+        """Messages of this slice below it are done."""
+        self.retry_from = start
+        """Messages of this slice from here on run again."""
+        self.unmarked_end = start
+        self.repeat_end = start
+        self.handled = 0
+        self.suppress = False
+        self.done = 0
+        self.failure: BaseException | None = None
+
+    @property
+    def halt(self) -> bool:
+        """Whether `each` shall end after the message in hand."""
+        return self.lane.halt
+
+    def run(self) -> None:
+        """Run the handler over this slice; keeps what it raises. Processing thread."""
+        token = CURRENT.set(self)
+        try:
+            assert self.lane.runner is not None
+            self.done = self.lane.runner(self, self.records, self.attempt)
+        except BaseException as error:
+            self.failure = error
+        finally:
+            CURRENT.reset(token)
+        # At-most-once: what ran never runs again, whatever it asked for.
+        if self.failure is None and (not self.suppress or self.lane.plan.delivery == "at_most_once"):
+            records, done = self.records, self.done
+            end = records[done].offset() if done < len(records) else records[-1].offset() + 1
+            self.retry_from = end
+            if self.lane.plan.offsets == "automatic":
+                self.frontier = max(self.frontier, end)
+
+    def mark(self, offset: int) -> bool:
+        """Every message of this slice up to and including `offset` is done."""
+        lane = self.lane
+        if lane.lost or lane.phase == "closed" or offset >= lane.taken_end:
+            return False
+        self.retry_from = offset + 1
+        self.frontier = max(self.frontier, offset + 1)
+        return True
+
+    def undone(self) -> list[Record]:
+        """What runs again."""
+        start = self.retry_from
+        return [record for record in self.records if record.offset() >= start]
+
+    def first_unmarked(self, end: int) -> int:
+        """Offset of the first message of this slice that is not done; `end` where all are."""
+        frontier = self.frontier
+        return next((record.offset() for record in self.records if record.offset() >= frontier), end)
+
+
+class Division:
+    """A batch that is being run in slices: which of them wait for a thread, and how many have not ended. Under the worker's lock."""
+
+    def __init__(self, slices: Iterable[Slice]) -> None:
+        self.slices = list(slices)
+        self.waiting = deque(self.slices)
+        self.running = 0
+
+    def frontier(self, end: int) -> int:
+        """The collective frontier: the first message that is not done, `end` where all are."""
+        return min(part.first_unmarked(end) for part in self.slices)
+
+    def undone(self) -> list[Record]:
+        """What runs again, in the order of the partition."""
+        return sorted((record for part in self.slices for record in part.undone()), key=lambda record: record.offset())
+
+
+def ranges(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """Records in the order of their offsets, cut wherever an offset is missing between two."""
+    found: list[Sequence[Record]] = []
+    begin = 0
+    for number in range(1, len(records)):
+        if records[number].offset() != records[number - 1].offset() + 1:
+            found.append(records[begin:number])
+            begin = number
+    found.append(records[begin:])
+    return found
