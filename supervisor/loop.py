@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
+MOST_WORKERS = 256
+_UP = ("running", "quiet")
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -136,6 +139,8 @@ class Supervisor:
         )
         self._backtraces = Backtraces()
         self._stop_waiters: list[Connection] = []
+        self._waiters: list[tuple[Callable[[], dict[str, Any] | None], Connection]] = []
+        """Who waits for a restart or a change of scale: (answers None until it is done, connection)."""
         self.stopping = False
         self.at_once = False
         self.quiet = False
@@ -150,6 +155,7 @@ class Supervisor:
         self._posted = ""
         self._title = ""
         self._finish: Finish | None = None
+        self._wanted = len(self.workers)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -198,8 +204,11 @@ class Supervisor:
             self._listeners.collect()
         for action in decide(self._view(now), self.limits, now):
             self._carry_out(action, now)
+        if any(worker.retired and worker.process is None for worker in self.workers):
+            self._forget_retired()
         self._observing.keep(now)
         self._announce(now)
+        self._answer_waiters()
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
@@ -226,7 +235,7 @@ class Supervisor:
                 self._dump_for_fault(worker, now)
             case Terminate(index, _, reason):
                 worker = self.workers[index]
-                self._terminate(worker, reason, leave=self.stopping and self._leaves, now=now)
+                self._terminate(worker, reason, leave=worker.retired or (self.stopping and self._leaves), now=now)
             case Kill(index, pid, reason):
                 worker = self.workers[index]
                 worker.reason = reason
@@ -237,6 +246,61 @@ class Supervisor:
     @property
     def _leaves(self) -> bool:
         return self.loaded.settings.supervision.on_stop == "leave"
+
+    # -- another number of workers, other processes ------------------------------------------------------------------
+
+    def scale(self, count: int) -> None:
+        """Run `count` workers from now on: new ones are forked, those with the highest numbers leave their groups and end."""
+        from swarm.config import memory_budget
+
+        before = self._wanted
+        for worker in self.workers:
+            worker.retired = worker.index >= count
+        for index in range(len(self.workers), count):
+            self.workers.append(Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}")))
+            self._observing.renew()  # it has to see the new scoreboard
+        self._wanted = count
+        limit, kill = memory_budget(self.loaded.settings, workers=count)
+        self.limits = replace(self.limits, memory_limit=limit, memory_kill=kill)
+        if count != before:
+            self.bus.publish(events.SwarmScaled(before, count))
+
+    def _forget_retired(self) -> None:
+        """Those with the highest numbers, once they have ended."""
+        while self.workers and self.workers[-1].retired and self.workers[-1].process is None:
+            worker = self.workers.pop()
+            worker.board.close()
+            os.close(worker.dump_fd)
+            self._observing.renew()
+
+    def restart(self, only: int | None) -> None:
+        """Let the workers (or one of them) be replaced, one after the other, each when the one before is running again."""
+        for worker in self.workers:
+            if only in (None, worker.index) and worker.process is not None and not worker.terminated_at:
+                worker.restart_due = True
+
+    def _restarted(self) -> dict[str, Any] | None:
+        if any(worker.restart_due or worker.settling for worker in self.workers):
+            return None
+        return {"state": self.state}
+
+    def _scaled(self) -> dict[str, Any] | None:
+        running = [worker for worker in self.workers if worker.process is not None and worker.board.state in _UP]
+        if len(self.workers) != self._wanted or len(running) != self._wanted:
+            return None
+        return {"state": self.state, "workers": self._wanted}
+
+    def _answer_waiters(self) -> None:
+        waiting = []
+        for done, connection in self._waiters:
+            answer = done()
+            if answer is not None:
+                connection.answer(answer)
+            elif self.stopping:
+                connection.refuse("the swarm is being stopped meanwhile")
+            else:
+                waiting.append((done, connection))
+        self._waiters = waiting
 
     def _close_in_child(self) -> list[int]:
         fds = [self._selector.fileno(), *self._signals.fds, *self._control.fds, self._pid_file.fd, *self._notifier.fds]
@@ -370,6 +434,8 @@ class Supervisor:
             worker.boot_failures = 0
         elif reason not in PLANNED:
             worker.boot_failures += 1
+        worker.settling = worker.settling or (reason in PLANNED and not worker.retired)
+        worker.restart_due = False
         if now - worker.started_at >= self.restart_policy.reset_after:
             worker.failures = 0
         delay = 0.0
@@ -547,10 +613,34 @@ class Supervisor:
             case "quiet" | "resume" as command:
                 self.set_quiet(command == "quiet")
                 connection.answer({"state": self.state})
-            case "restart" | "reload" | "scale" as command:
+            case "restart" | "scale" if self.stopping:
+                connection.refuse("the swarm is being stopped")
+            case "restart":
+                only = request.get("worker")
+                if only is not None and not (isinstance(only, int) and 0 <= only < len(self.workers)):
+                    connection.refuse(f"there is no worker {only!r}: they are numbered 0 to {len(self.workers) - 1}")
+                    return
+                self.restart(only)
+                self._wait_or_answer(request, connection, self._restarted)
+            case "scale":
+                count = request.get("workers")
+                if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_WORKERS:
+                    connection.refuse(f"scale: expected 1 to {MOST_WORKERS} workers, got {count!r}")
+                    return
+                self.scale(count)
+                self._wait_or_answer(request, connection, self._scaled)
+            case "reload" as command:
                 connection.refuse(f"{command} is not there yet in version {__version__}")
             case other:
                 connection.refuse(f"unknown command {other!r}")
+
+    def _wait_or_answer(
+        self, request: dict[str, Any], connection: Connection, done: Callable[[], dict[str, Any] | None]
+    ) -> None:
+        if request.get("wait", True):
+            self._waiters.append((done, connection))
+        else:
+            connection.answer({"state": self.state})
 
     # -- what is seen from outside -----------------------------------------------------------------------------------
 
@@ -576,6 +666,8 @@ class Supervisor:
                 continue
             if worker.came_up:
                 self._ever_came_up = True
+            if worker.settling and worker.board.state in _UP and not worker.terminated_at:
+                worker.settling = False
             if not worker.ready_said and worker.board.state == "running":
                 worker.ready_said = True
                 self.bus.publish(events.WorkerReady(worker.index, worker.process.pid, now - worker.started_at))
@@ -622,6 +714,7 @@ class Supervisor:
         self.bus.publish(events.SwarmStopped(finish.code, seconds))
         if self._listeners is not None:
             self._listeners.close()
+        self._answer_waiters()
         for connection in self._stop_waiters:
             connection.answer({"code": finish.code, "seconds": seconds})
         self._control.close()

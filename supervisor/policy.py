@@ -105,7 +105,11 @@ class WorkerView:
     dump: Literal["none", "pending", "done"] = "none"
     restart_at: float = 0.0
     retired: bool = False
-    """Not to be forked again."""
+    """Scaled away: it leaves its groups, and is not forked again."""
+    restart_due: bool = False
+    """Somebody asked for this process to be replaced."""
+    settling: bool = False
+    """The successor of a planned replacement, until it is running: the next replacement waits for it."""
     boot_failures: int = 0
 
 
@@ -169,7 +173,7 @@ Action = Fork | Dump | Terminate | Kill | Finish
 def decide(swarm: SwarmView, limits: Limits, now: float) -> list[Action]:
     """What is to be done now. Called again after each event and each `check_interval`; asking twice does no harm."""
     actions: list[Action] = []
-    planned = any(w.pid is not None and w.reason in PLANNED for w in swarm.workers)
+    planned = any(not w.retired and (w.settling or (w.pid is not None and w.reason in PLANNED)) for w in swarm.workers)
     for worker in swarm.workers:
         if worker.pid is None:
             exhausted = worker.boot_failures >= BOOT_TRIES and not swarm.ever_came_up  # it waits for the others' tries
@@ -203,7 +207,7 @@ def _for_process(
         return None
     if worker.terminated_at:
         return _for_terminated(swarm, worker, pid, limits, now)
-    if swarm.stopping:
+    if swarm.stopping or worker.retired:
         return Terminate(worker.index, pid, "requested")
     if worker.reason is not None:  # a fault was found in an earlier pass
         return _with_backtrace(worker, pid, Terminate(worker.index, pid, worker.reason))
@@ -212,6 +216,8 @@ def _for_process(
     fault = _fault(swarm, worker, limits, now)
     if fault is not None:
         return Dump(worker.index, pid, fault)
+    if not planned and worker.restart_due:
+        return Terminate(worker.index, pid, "requested")
     if not planned and worker.memory_over >= MEMORY_SAMPLES:
         return Terminate(worker.index, pid, "memory_limit")
     if not planned and worker.lifetime and now - worker.started_at > worker.lifetime:

@@ -36,6 +36,10 @@ class Worker:
     cpu_at: tuple[float, float] = (0.0, 0.0)
     cpu_percent: float = 0.0
 
+    restart_due: bool = False
+
+    retired: bool = False
+    settling: bool = False
     restarts: int = -1
     restarts_by_reason: dict[str, int] = field(default_factory=dict)
     failures: int = 0
@@ -57,7 +61,7 @@ class Worker:
         self.lifetime = lifetime
         self.restarts += 1
         self.terminated_at = self.stop_deadline = 0.0
-        self.killed = False
+        self.killed = self.restart_due = False
         self.reason = None
         self.dump = "none"
         self.backtrace = ""
@@ -69,7 +73,13 @@ class Worker:
     def view(self) -> WorkerView:
         """The facts that `decide` needs."""
         if self.process is None:
-            return WorkerView(self.index, restart_at=self.restart_at, boot_failures=self.boot_failures)
+            return WorkerView(
+                self.index,
+                restart_at=self.restart_at,
+                retired=self.retired,
+                settling=self.settling,
+                boot_failures=self.boot_failures,
+            )
         board = self.board
         polls = [group.poll_at for group in board.groups() if group.poll_at]
         return WorkerView(
@@ -88,6 +98,9 @@ class Worker:
             self.killed,
             self.reason,
             self.dump,
+            retired=self.retired,
+            restart_due=self.restart_due,
+            settling=self.settling,
         )
 
     def sample(self, now: float, limit: int, metric: str) -> None:

@@ -188,6 +188,23 @@ class ObserverFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribed(Event):
+    """A worker has made its client for a subscription: what its messages are promised. `marks`: the handler may mark as it goes."""
+
+    LEVEL = "debug"
+
+    group: str
+    topics: tuple[str, ...]
+    pattern: str | None
+    delivery: str
+    offsets: str
+    each: bool
+    virtual_partitions: bool
+    long_running: bool
+    marks: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionsAssigned(Event):
     """Partitions were given to this worker; `partitions` holds (topic, partition, next offset)."""
 
@@ -248,6 +265,18 @@ class OffsetOutOfRange(Event):
     partition: int
     offset: int
     action: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSought(Event):
+    """A handler asked to go on reading at `offset` (`seek`, or `pause` with another offset), or a hook's outputs were taken back."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,6 +543,14 @@ class ThreadDied(Event):
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmScaled(Event):
+    """From now on so many workers run; new ones join the groups, those with the highest numbers hand their partitions over."""
+
+    before: int
+    workers: int
+
+
 OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmStarted,
     SwarmStopping,
@@ -521,6 +558,7 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmQuiet,
     SwarmResumed,
     SwarmFailed,
+    SwarmScaled,
     SupervisorWarning,
     WorkerStarted,
     WorkerReady,

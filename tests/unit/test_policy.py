@@ -52,6 +52,8 @@ class Slot:
     restart_at: float = 0.0
     failures: int = 0
     boot_failures: int = 0
+    retired: bool = False
+    settling: bool = False
 
 
 class Supervision(RuleBasedStateMachine):
@@ -78,7 +80,13 @@ class Supervision(RuleBasedStateMachine):
             tuple(
                 slot.process.view
                 if slot.process is not None
-                else WorkerView(slot.index, restart_at=slot.restart_at, boot_failures=slot.boot_failures)
+                else WorkerView(
+                    slot.index,
+                    restart_at=slot.restart_at,
+                    retired=slot.retired,
+                    settling=slot.settling,
+                    boot_failures=slot.boot_failures,
+                )
                 for slot in self.slots
             ),
             self.stopping,
@@ -111,8 +119,10 @@ class Supervision(RuleBasedStateMachine):
             assert slot.process is None, "two processes of one index"
             assert not self.stopping, "forked during the stop"
             assert self.now >= slot.restart_at, "forked before its backoff was over"
+            assert not slot.retired, "forked although it was scaled away"
             self.pids += 1
-            slot.process = Process(self.pids, WorkerView(slot.index, self.pids, self.now), obeys_term=True)
+            view = WorkerView(slot.index, self.pids, self.now, settling=slot.settling)
+            slot.process = Process(self.pids, view, obeys_term=True)
             return
         process = slot.process
         assert process is not None, f"an action on a dead process: {action}"
@@ -127,6 +137,9 @@ class Supervision(RuleBasedStateMachine):
             assert not any(isinstance(past, Terminate | Kill) for past in before), "terminated twice"
             if action.reason in FAULTS:
                 assert view.dump == "done", "a fault without its backtrace"
+            if action.reason in PLANNED and not self.stopping and not slot.retired:
+                unsettled = [other.index for other in self.slots if other.settling and not other.retired]
+                assert not unsettled, "replaced before the successor of the one before was running"
             process.view = replace(
                 view, terminated_at=self.now, stop_deadline=self.now + LIMITS.shutdown_timeout, reason=action.reason
             )
@@ -146,6 +159,7 @@ class Supervision(RuleBasedStateMachine):
         assert slot.process is not None
         view, slot.process = slot.process.view, None
         planned = view.reason in PLANNED
+        slot.settling = slot.settling or (planned and not slot.retired)
         if view.came_up:
             self.ever_came_up, slot.boot_failures = True, 0
         elif not planned:
@@ -191,8 +205,27 @@ class Supervision(RuleBasedStateMachine):
     @rule(which=which)
     def comes_up(self, which: int) -> None:
         process = self.pick(which)
-        process.view = replace(process.view, came_up=True, report_at=self.now, poll_at=self.now)
+        process.view = replace(process.view, came_up=True, report_at=self.now, poll_at=self.now, settling=False)
         self.ever_came_up = True
+        next(slot for slot in self.slots if slot.process is process).settling = False
+
+    @running
+    @rule()
+    def somebody_asks_for_a_restart(self) -> None:
+        for process in self.alive():
+            process.view = replace(process.view, restart_due=not process.view.terminated_at)
+        self.decide()
+
+    @running
+    @rule(count=st.integers(1, 4))
+    def somebody_scales(self, count: int) -> None:
+        """Down: those with the highest numbers; up: those that are still leaving come back after that."""
+        for slot in self.slots:
+            slot.retired = slot.index >= count
+            if slot.process is not None:
+                slot.process.view = replace(slot.process.view, retired=slot.retired)
+        self.slots += [Slot(index) for index in range(len(self.slots), count)]
+        self.decide()
 
     @some
     @rule(which=which)
@@ -251,7 +284,9 @@ class Supervision(RuleBasedStateMachine):
     @invariant()
     def one_planned_replacement_at_a_time(self) -> None:
         if hasattr(self, "slots") and not self.stopping:
-            assert sum(process.view.reason in PLANNED for process in self.alive()) <= 1
+            slots = [slot for slot in self.slots if slot.process is not None and not slot.retired]
+            # One that was to be scaled away, and then was not, is on its way out beside the one that is replaced.
+            assert sum(slot.process.view.reason in ("memory_limit", "lifetime") for slot in slots if slot.process) <= 1
 
     def teardown(self) -> None:
         """From any state a stop comes to its end, whatever the processes do."""
