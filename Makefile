@@ -54,8 +54,8 @@ example: venv kafka ## The flights example whole: 336,776 messages, two kills on
 	$(RUN) examples/flights/run.py --all
 
 .PHONY: chaos
-chaos: venv kafka ## Accidents on a real broker for SECONDS=60 with SEED=1, then a balance
-	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+chaos: venv kafka ## Accidents on three real brokers for SECONDS=600 with SEED=1, then a balance
+	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
 .PHONY: bench
 bench: venv kafka ## Throughput, takeover after a kill, idle costs

@@ -140,6 +140,19 @@ def name(longest: int) -> Kind:
     return text(f"1 to {longest} letters, digits, '.', '_' and '-' (not \".\" or \"..\")", pattern)
 
 
+def patterns() -> Kind:
+    """A list of names or glob patterns, as a tuple; as text, with commas between them."""
+
+    def read(value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
+            raise ValueError
+        return tuple(value)
+
+    return Kind('a list of names or patterns with * and ? (["orders", "click*"], or text with commas)', read)
+
+
 def directory() -> Kind:
     """A path; relative ones stay relative (the loader knows the base)."""
 

@@ -131,8 +131,10 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def from_options(overrides: Sequence[str], app: str | None, workers: str | None) -> Layer:
-    """The layer of `-o section.key=value` (a later one wins), and above it --app and --workers."""
+def from_options(
+    overrides: Sequence[str], app: str | None, workers: str | None, selection: Mapping[str, Sequence[str]]
+) -> Layer:
+    """The layer of `-o section.key=value` (a later one wins), and above it --app, --workers, and selection: option -> its values."""
     layer = Layer()
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -147,6 +149,9 @@ def from_options(overrides: Sequence[str], app: str | None, workers: str | None)
     for key, given in (("app", app), ("workers", workers)):
         if given is not None:
             layer.values["swarm", key] = Value(given, f"--{key}")
+    for option, values in selection.items():
+        if values:
+            layer.values["swarm", f"{option}s"] = Value(list(values), f"--{option.replace('_', '-')}")
     return layer
 
 

@@ -50,19 +50,21 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     app: str | None = None,
     workers: str | None = None,
+    selection: Mapping[str, Sequence[str]] | None = None,
     require_app: bool = True,
     require_kafka: bool = True,
 ) -> Loaded:
     """The settings, or SettingsError with every problem there is.
 
     path: `--config`; None takes $SWARM_CONFIG, else ./swarm.toml if it is there, else no file. overrides: `-o` as written.
-    environ: None is this process's. app, workers: `--app` and `--workers`, the strongest. require_app, require_kafka: whether
+    environ: None is this process's. app, workers: `--app` and `--workers`, the strongest.
+    selection: --include-group and the like, as include_group -> values. require_app, require_kafka: whether
     `swarm.app` and `bootstrap.servers` must be set (start and check need them, status does not).
     """
     environ = os.environ if environ is None else environ
     file, named_by = _settings_file(path, environ)
     from_file = layers.from_file(file, str(file), named_by) if file is not None else Layer()
-    stack = [from_file, layers.from_environment(environ), layers.from_options(overrides, app, workers)]
+    stack = [from_file, layers.from_environment(environ), layers.from_options(overrides, app, workers, selection or {})]
 
     values: dict[Place, Value] = {}
     for layer in stack:

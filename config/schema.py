@@ -131,6 +131,18 @@ class SwarmSection(Section):
         "Holds the journal and incidents, which outlive a restart. Default: $STATE_DIRECTORY, else a run_dir that was set "
         "outside /run, else /var/lib/swarm/NAME (root) or $XDG_STATE_HOME/swarm/NAME. Relative: to the settings file.",
     )
+    include_groups: Annotated[tuple[str, ...], kinds.patterns()] = setting(
+        (), "Consume only these consumer groups of the application; * and ? match. Default: all."
+    )
+    exclude_groups: Annotated[tuple[str, ...], kinds.patterns()] = setting(
+        (), "Do not consume these consumer groups; stronger than include_groups. Default: none."
+    )
+    include_topics: Annotated[tuple[str, ...], kinds.patterns()] = setting(
+        (), "Consume only these topics; a subscription with a pattern is named by its pattern. Default: all."
+    )
+    exclude_topics: Annotated[tuple[str, ...], kinds.patterns()] = setting(
+        (), "Do not consume these topics; stronger than include_topics. Default: none."
+    )
     shutdown_timeout: Annotated[float, kinds.seconds(0.001, WEEK)] = setting(
         30.0, "How long a worker may take to finish its jobs and leave before it is killed."
     )

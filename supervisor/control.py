@@ -98,12 +98,22 @@ class Connection:
 class ControlServer:
     """Listens in the run directory."""
 
-    def __init__(self, path: Path, selector: selectors.BaseSelector, handle: Handler) -> None:
-        """Bind; raises RunDirectoryError. The caller holds the pid file's lock, so a socket that is there is stale."""
+    def __init__(
+        self, path: Path, selector: selectors.BaseSelector, handle: Handler, inherited: int | None = None
+    ) -> None:
+        """Bind; raises RunDirectoryError. The caller holds the pid file's lock, so a socket that is there is stale.
+
+        inherited: the listening socket from before this process executed itself anew.
+        """
         self.path = path
         self._selector = selector
         self._handle = handle
         self._connections: set[Connection] = set()
+        if inherited is not None:
+            self._socket = socket.socket(fileno=inherited)
+            self._socket.setblocking(False)
+            selector.register(self._socket, selectors.EVENT_READ, self._accept)
+            return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         path.unlink(missing_ok=True)
         mask = os.umask(0o177)
@@ -135,9 +145,24 @@ class ControlServer:
         if uid not in (0, os.getuid()) or len(self._connections) >= MAX_CONNECTIONS:
             sock.close()
             return
+        self._take(sock)
+
+    def _take(self, sock: socket.socket) -> Connection:
         connection = Connection(self, sock)
         self._connections.add(connection)
         self._selector.register(sock, selectors.EVENT_READ, lambda mask: self._serve(connection, mask))
+        return connection
+
+    def adopt(self, fd: int) -> Connection:
+        """A client from before this process executed itself anew."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        return self._take(sock)
+
+    @property
+    def listening(self) -> int:
+        """The listening socket, for a successor."""
+        return self._socket.fileno()
 
     def _serve(self, connection: Connection, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:

@@ -25,7 +25,9 @@ def write(state_dir: Path, facts: dict[str, Any]) -> str:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump({"at": stamp, **facts}, file, indent=1, default=str)
         temporary.rename(path)
-        for old in sorted(directory.glob("*.json"))[:-KEPT]:
+        # Never this one, whatever the clock says of the others.
+        others = sorted(other for other in directory.glob("*.json") if other != path)
+        for old in others[: -(KEPT - 1)]:
             old.unlink(missing_ok=True)
     except OSError:
         with contextlib.suppress(OSError):

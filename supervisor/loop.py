@@ -49,6 +49,7 @@ from swarm.supervisor.processes import (
     Exit,
     Process,
     become_subreaper,
+    end,
     fork_listener,
     fork_observer,
     fork_worker,
@@ -56,10 +57,12 @@ from swarm.supervisor.processes import (
     reap,
     reap_strangers,
     send,
+    unblock_signals,
 )
 from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import snapshot
+from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
 
 if TYPE_CHECKING:
     from swarm.app import App
@@ -87,6 +90,8 @@ class Supervisor:
         log: Log,
         make_worker_log: Callable[[int], Log],
         ready: Callable[[], None] | None,
+        left: Heritage | None = None,
+        reload_error: str = "",
     ) -> None:
         from swarm.config import memory_budget
 
@@ -114,18 +119,27 @@ class Supervisor:
         backoff = supervision.restart_backoff
         self.restart_policy = RestartPolicy(backoff.initial, backoff.factor, backoff.maximum, backoff.reset_after)
         self.check_interval = supervision.check_interval
-        self.started_at = time.time()
-        self.workers = [
-            Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}"))
-            for index in range(settings.swarm.workers)
-        ]
+        self.started_at = time.time() if left is None else left.started_at
+        self.began = time.monotonic() if left is None else left.began
+        self.reload_error = reload_error
+        """Why the newest code or settings are not in use, though the old ones have gone."""
+        if left is None:
+            self.workers = [
+                Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}"))
+                for index in range(settings.swarm.workers)
+            ]
+        else:
+            self.workers = [Worker.inherit(facts) for facts in left.workers]
         self.bulletin = Bulletin.create()
         self._own_dump = make_dump_file("supervisor")
         self._selector = selectors.DefaultSelector()
         self._signals = Signals(self._own_dump)
         self._notifier = Notifier()
         self._watchdog_at = 0.0
-        self._control = ControlServer(run_dir / "control.sock", self._selector, self._request)
+        control = run_dir / "control.sock"
+        self._control = ControlServer(
+            control, self._selector, self._request, left.control if left is not None else None
+        )
         self._selector.register(self._signals.fd, selectors.EVENT_READ, lambda _: self._hear_signals())
         self._listeners: ListenerProcess | None = None
         if app is not None and wanted_by(app):
@@ -156,6 +170,12 @@ class Supervisor:
         self._title = ""
         self._finish: Finish | None = None
         self._wanted = len(self.workers)
+        self._rehearsal: Rehearsal | None = None
+        self._rehearsal_until = 0.0
+        self._reload_waiters: list[Connection] = []
+        self._reloading_since = 0.0
+        if left is not None:
+            self._inherit(left)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +184,8 @@ class Supervisor:
         become_subreaper()
         gc.collect()
         gc.freeze()  # what was loaded before the forks is never collected: no page is copied for it
-        self.bus.publish(events.SwarmStarted(self.name, __version__, len(self.workers), str(self.run_dir)))
+        if not self._reloading_since:
+            self.bus.publish(events.SwarmStarted(self.name, __version__, len(self.workers), str(self.run_dir)))
         self._last_pass = time.monotonic()
         self._pass()
         while self._finish is None:
@@ -202,12 +223,17 @@ class Supervisor:
                 worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
         if self._listeners is not None:
             self._listeners.collect()
+        if self._rehearsal is not None:
+            self._hear_rehearsal(now)
         for action in decide(self._view(now), self.limits, now):
             self._carry_out(action, now)
         if any(worker.retired and worker.process is None for worker in self.workers):
             self._forget_retired()
         self._observing.keep(now)
         self._announce(now)
+        if self._reloading_since and self._restarted() is not None and self._scaled() is not None:
+            self.bus.publish(events.SwarmReloaded(now - self._reloading_since))
+            self._reloading_since = 0.0
         self._answer_waiters()
 
     def _view(self, now: float) -> SwarmView:
@@ -302,9 +328,140 @@ class Supervisor:
                 waiting.append((done, connection))
         self._waiters = waiting
 
+    # -- new code and settings ---------------------------------------------------------------------------------------
+
+    def reload(self, connection: Connection | None, *, wait: bool = True) -> None:
+        """Find out, in a child, whether the new code and settings load; then execute anew. Refused while one is under way."""
+        if self.stopping or self._rehearsal is not None or self._reloading_since:
+            what = "the swarm is being stopped" if self.stopping else "a reload is under way"
+            if connection is not None:
+                connection.refuse(what)
+            else:
+                self._warn(f"reload: {what}")
+            return
+        try:
+            self._rehearsal = Rehearsal(fixed(self.loaded, self.run_dir))
+        except OSError as error:
+            self._refuse_reload(f"the program could not be started: {error.strerror}", connection)
+            return
+        self._rehearsal_until = time.monotonic() + REHEARSAL_TIMEOUT
+        if connection is not None and wait:
+            self._reload_waiters.append(connection)
+        elif connection is not None:
+            connection.answer({"state": self.state})
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.bus.publish(events.SwarmReloading())
+        self._selector.register(
+            self._rehearsal.process.pidfd, selectors.EVENT_READ, lambda _: None
+        )  # the pass reaps it
+
+    def _hear_rehearsal(self, now: float) -> None:
+        rehearsal = self._rehearsal
+        assert rehearsal is not None
+        exit_ = reap(rehearsal.process)
+        late = exit_ is None and (now > self._rehearsal_until or self.stopping)
+        if exit_ is None and not late:
+            return
+        if late:
+            end(rehearsal.process)
+        said = rehearsal.said()
+        self._selector.unregister(rehearsal.process.pidfd)
+        rehearsal.close()
+        self._rehearsal = None
+        if self.stopping:
+            self._refuse_reload("the swarm is being stopped")
+        elif exit_ is None:
+            self._refuse_reload(f"the new code and settings did not load within {REHEARSAL_TIMEOUT:g} s")
+        elif exit_.code == 0:
+            self._succeed()
+        else:
+            self._refuse_reload(said or exits.in_words(exit_.code, exit_.signal))
+
+    def _refuse_reload(self, why: str, connection: Connection | None = None) -> None:
+        if not self.stopping:
+            self.bus.publish(events.ReloadRefused(why))
+            self._notifier.send("READY=1")
+        waiters, self._reload_waiters = self._reload_waiters, []
+        for waiting in [*waiters, *([connection] if connection is not None else [])]:
+            waiting.refuse(why)
+
+    def _succeed(self) -> None:
+        """Execute this program anew, in place. Returns only where that failed."""
+        if self._backtraces.pending:
+            for worker in self.workers:
+                if worker.dump == "pending":
+                    worker.dump = "none"
+        self._observing.end()
+        if self._listeners is not None:
+            self._listeners.close()
+        waiters = [connection.socket.fileno() for connection in self._reload_waiters if connection.open]
+        bequests = [worker.bequeath() for worker in self.workers]
+        fds = [self._pid_file.fd, self._control.listening, *waiters]
+        left = Heritage(
+            settings=self.loaded.settings.model_dump(mode="json"),
+            base_dir=str(self.loaded.base_dir),
+            path=str(self.loaded.path) if self.loaded.path is not None else None,
+            groups=self.groups,
+            run_dir=str(self.run_dir),
+            state_dir=str(self.state_dir),
+            started_at=self.started_at,
+            began=self.began,
+            quiet=self.quiet,
+            ever_came_up=self._ever_came_up,
+            pid_file=self._pid_file.fd,
+            control=self._control.listening,
+            waiters=waiters,
+            workers=[facts for facts, _ in bequests],
+            environment=self._notifier.environment,
+        )
+        try:
+            succeed(left, fds + [fd for _, owned in bequests for fd in owned])
+        except OSError as error:
+            self._refuse_reload(f"the program could not be executed: {error.strerror}")
+
+    def _inherit(self, left: Heritage) -> None:
+        """Go on where the predecessor stopped: same pid, same workers, which are replaced one by one."""
+        now = time.monotonic()
+        self._reloading_since = now
+        self.quiet = left.quiet
+        self._ever_came_up = left.ever_came_up
+        self._ready_said = True
+        self._reload_waiters = [self._control.adopt(fd) for fd in left.waiters]
+        for worker in self.workers:
+            if worker.process is not None:
+                self._watch(worker)
+        unblock_signals()
+        self._notifier.send("READY=1")
+        if self.reload_error:
+            self.bus.publish(events.ReloadRefused(self.reload_error))
+            for connection in self._reload_waiters:
+                connection.refuse(self.reload_error)
+            self._reload_waiters = []
+            self._reloading_since = 0.0
+            return
+        self.scale(self.loaded.settings.swarm.workers)
+        self.restart(None)
+        for connection in self._reload_waiters:
+            self._waiters.append((self._reloaded, connection))
+        self._reload_waiters = []
+
+    def _reloaded(self) -> dict[str, Any] | None:
+        if self._reloading_since:
+            return None
+        return {"state": self.state}
+
+    def _watch(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap(worker))
+        if process.channel is not None:
+            self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_worker(worker))
+
     def _close_in_child(self) -> list[int]:
         fds = [self._selector.fileno(), *self._signals.fds, *self._control.fds, self._pid_file.fd, *self._notifier.fds]
         processes = [worker.process for worker in self.workers]
+        if self._rehearsal is not None:
+            processes.append(self._rehearsal.process)
         if self._listeners is not None:
             fds += self._listeners.fds
         for process in [*processes, self._observing.process]:
@@ -344,9 +501,7 @@ class Supervisor:
             return
         lifetime = self.limits.max_lifetime
         worker.begin(process, now, lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0)
-        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap(worker))
-        assert process.channel is not None
-        self._selector.register(process.channel, selectors.EVENT_READ, lambda _: self._hear_worker(worker))
+        self._watch(worker)
         if self.quiet:
             self._tell(worker, {"command": "quiet"})
         self.bus.publish(events.WorkerStarted(worker.index, process.pid, worker.restarts))
@@ -528,7 +683,7 @@ class Supervisor:
                     self.at_once = True
                     self.stop("SIGQUIT")
                 case "reload":
-                    self._warn("reload (SIGHUP) is not there yet: restart the daemon to load new code and settings")
+                    self.reload(None)
                 case "quiet":
                     self.set_quiet(True)
                 case "resume":
@@ -545,6 +700,8 @@ class Supervisor:
             ours.append(self._observing.process.pid)
         if self._listeners is not None:
             ours += self._listeners.pids
+        if self._rehearsal is not None:
+            ours.append(self._rehearsal.process.pid)
         reap_strangers(ours)
 
     def stop(self, reason: str, timeout: float | None = None) -> None:
@@ -629,8 +786,8 @@ class Supervisor:
                     return
                 self.scale(count)
                 self._wait_or_answer(request, connection, self._scaled)
-            case "reload" as command:
-                connection.refuse(f"{command} is not there yet in version {__version__}")
+            case "reload":
+                self.reload(connection, wait=bool(request.get("wait", True)))
             case other:
                 connection.refuse(f"unknown command {other!r}")
 

@@ -11,6 +11,7 @@ from swarm import app_metrics
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
+from swarm.selection import chosen_groups
 from swarm.logs import Log, Output, install
 from swarm.supervisor.loop import Supervisor
 from swarm.supervisor.pidfile import PidFile
@@ -18,35 +19,54 @@ from swarm.supervisor.processes import load_children
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
+    from swarm.supervisor.succession import Heritage
 
 
-def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
+def run(
+    loaded: Loaded,
+    *,
+    ready: Callable[[], None] | None = None,
+    left: Heritage | None = None,
+    reload_error: str = "",
+) -> int:
     """Supervise the swarm of these settings in this process; returns its exit code.
 
     Raises SwarmError for everything that is wrong before the first fork. `ready` is called once, when every worker has
     reported or failed. Must be called in the main thread of a process without other threads; blocks until the stop.
+    left: what this process has left to itself before it executed itself anew (a reload): then nothing that is wrong ends it, and
+    the workers that there are stay supervised. reload_error: why the settings are still those from before.
     """
     from swarm.config import choose_run_dir, choose_state_dir
     from swarm.preflight import refused_properties
 
     settings = loaded.settings
-    run_dir = choose_run_dir(settings)
-    state_dir = choose_state_dir(settings, run_dir)
-    pid_file = PidFile(run_dir / "swarm.pid")
-    pid_file.write()
+    if left is None:
+        run_dir = choose_run_dir(settings)
+        state_dir = choose_state_dir(settings, run_dir)
+        pid_file = PidFile(run_dir / "swarm.pid")
+        pid_file.write()
+    else:
+        run_dir, state_dir = Path(left.run_dir), Path(left.state_dir)
+        pid_file = PidFile.adopt(run_dir / "swarm.pid", left.pid_file)
     output = Output()
     log = Log(settings.log.level, settings.log.format, output)
     install(log)
     try:
         for warning in loaded.warnings:
             log.line("warning", "settings_warning", {"what": warning})
-        _prepare_metrics(run_dir / "metrics", log)
+        _prepare_metrics(run_dir / "metrics", log, keep=left is not None)
         load_children()
-        app, groups = _prepare(loaded)
-        app_metrics.forget_parent(run_dir / "metrics")
-        refused = refused_properties(loaded, app)
-        if refused:
-            raise SwarmError("\n".join(str(problem) for problem in refused))
+        try:
+            app, groups = _prepare(loaded)
+            app_metrics.forget_parent(run_dir / "metrics")
+            refused = refused_properties(loaded, app)
+            if refused:
+                raise SwarmError("\n".join(str(problem) for problem in refused))
+        except SwarmError as error:
+            if left is None:
+                raise
+            # It did load in the rehearsal. Workers that end from now on load the app by themselves, as far as it goes.
+            app, groups, reload_error = None, left.groups, reload_error or str(error)
 
         def worker_log(index: int) -> Log:
             output.forked()
@@ -54,7 +74,9 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
             install(own)
             return own
 
-        supervisor = Supervisor(loaded, app, groups, run_dir, state_dir, pid_file, log, worker_log, ready)
+        supervisor = Supervisor(
+            loaded, app, groups, run_dir, state_dir, pid_file, log, worker_log, ready, left, reload_error
+        )
     except BaseException:
         pid_file.remove()
         raise
@@ -62,9 +84,9 @@ def run(loaded: Loaded, *, ready: Callable[[], None] | None = None) -> int:
     return supervisor.run()
 
 
-def _prepare_metrics(directory: Path, log: Log) -> None:
+def _prepare_metrics(directory: Path, log: Log, *, keep: bool) -> None:
     try:
-        app_metrics.prepare(directory)
+        app_metrics.prepare(directory, keep=keep)
     except OSError as error:
         what = f"the application's own metrics are not served: {directory}: {error.strerror}"
         log.line("warning", "supervisor_warning", {"what": what})
@@ -89,4 +111,4 @@ def _prepare(loaded: Loaded) -> tuple[App | None, list[str]]:
                 f"before_fork hook {name} raised {type(error).__name__}: {error}", own_frames(error)
             ) from error
     refuse_threads()
-    return app, sorted(app.groups(settings.swarm.group_id))
+    return app, sorted(chosen_groups(app, settings.swarm))

@@ -16,6 +16,8 @@ class Notifier:
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         env = {name: os.environ.pop(name, "") for name in _VARIABLES} if environ is None else environ
+        self.environment = {name: value for name, value in env.items() if value}
+        """What was taken out, for a successor of this process."""
         address = env.get("NOTIFY_SOCKET", "")
         self._socket: socket.socket | None = None
         if address[:1] in ("/", "@"):

@@ -21,6 +21,13 @@ class PidFile:
                 return
             os.close(self.fd)  # whoever held it removed the file between our opening and our locking it
 
+    @classmethod
+    def adopt(cls, path: Path, fd: int) -> PidFile:
+        """The file that this process has held since before it executed itself anew."""
+        held = cls.__new__(cls)
+        held.path, held.fd = path, fd
+        return held
+
     def _is_there(self) -> bool:
         """Whether the path still leads to the file that is locked: a lock on a removed file keeps nobody out."""
         try:

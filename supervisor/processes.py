@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -211,6 +211,41 @@ def fork_observer(
     pid = _fork(be_observer)
     theirs.close()
     return Process(pid, _watch(pid), ours)
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], out: int) -> Process:
+    """Start a program that reads nothing and writes into `out`; raises OSError."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            dict(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, out, 2),
+            ],
+            setpgroup=0,  # what a terminal sends to our group does not concern it
+            setsigmask=[],
+            setsigdef=HANDLED,
+        )
+    finally:
+        os.close(null)
+    return Process(pid, _watch(pid))
+
+
+def adopt(pid: int, channel: int | None) -> Process:
+    """A child of ours from before this process executed itself anew; raises OSError."""
+    sock = socket.socket(fileno=channel) if channel is not None else None
+    if sock is not None:
+        sock.setblocking(False)
+    return Process(pid, os.pidfd_open(pid), sock)
+
+
+def unblock_signals() -> None:
+    """After the handlers are installed: let in what was blocked while this process executed itself anew."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def _watch(pid: int) -> int:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from swarm.scoreboard import PREPARED_AT, Scoreboard
 from swarm.supervisor import memory
 from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
-from swarm.supervisor.processes import Process
+from swarm.supervisor.processes import Process, adopt
+
+_BEQUEATHED: Final = (
+    "index",
+    "dump_from",
+    "started_at",
+    "lifetime",
+    "terminated_at",
+    "stop_deadline",
+    "killed",
+    "reason",
+    "ready_said",
+    "restarts",
+    "restarts_by_reason",
+    "failures",
+    "boot_failures",
+    "restart_at",
+    "exited_once",
+    "last_exit",
+    "settling",
+)
+"""What outlives the supervisor's re-execution. A backtrace under way does not: it is asked for again."""
 
 
 @dataclass(slots=True)
@@ -53,6 +74,38 @@ class Worker:
     def came_up(self) -> bool:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
+
+    def bequeath(self) -> tuple[dict[str, Any], list[int]]:
+        """What a successor of the supervisor needs to know, and the descriptors that have to outlive it."""
+        facts = {name: getattr(self, name) for name in _BEQUEATHED}
+        fds = [self.board.fd, self.dump_fd]
+        channel = self.process.channel if self.process is not None else None
+        if channel is not None and channel.fileno() >= 0:
+            fds.append(channel.fileno())
+        else:
+            channel = None
+        facts |= {
+            "board": self.board.fd,
+            "dump": self.dump_fd,
+            "channel": channel.fileno() if channel is not None else None,
+            "pid": self.process.pid if self.process is not None else None,
+        }
+        return facts, fds
+
+    @classmethod
+    def inherit(cls, facts: dict[str, Any]) -> Worker:
+        """What the predecessor knew. A scoreboard of another version's layout is replaced: its worker cannot be seen any more,
+        and is the first to be restarted."""
+        try:
+            board = Scoreboard.attach(facts["board"])
+        except ValueError:
+            board = Scoreboard.create(facts["index"])
+        worker = cls(facts["index"], board, facts["dump"])
+        for name in _BEQUEATHED:
+            setattr(worker, name, facts[name])
+        if facts["pid"] is not None:
+            worker.process = adopt(facts["pid"], facts["channel"])
+        return worker
 
     def begin(self, process: Process, now: float, lifetime: float) -> None:
         """A new process holds the index: forget the former one."""

@@ -33,10 +33,11 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
         "started_at": datetime.datetime.fromtimestamp(supervisor.started_at, datetime.UTC).isoformat(
             timespec="seconds"
         ),
-        "uptime": time.time() - supervisor.started_at,
+        "uptime": now - supervisor.began,
         "run_dir": str(supervisor.run_dir),
         "state_dir": str(supervisor.state_dir),
         "groups": groups,
+        "reload_error": supervisor.reload_error or None,
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }

@@ -21,10 +21,11 @@ _PARENT: Final = "parent"
 _identity = _PARENT
 
 
-def prepare(directory: Path) -> None:
-    """Before the app is imported, in the supervisor: make the directory empty and have prometheus-client use it. May raise OSError."""
+def prepare(directory: Path, *, keep: bool = False) -> None:
+    """Before the app is imported, in the supervisor: make the directory empty (unless workers use it: `keep`) and have
+    prometheus-client use it. May raise OSError."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    for old in directory.glob("*.db"):
+    for old in () if keep else directory.glob("*.db"):
         old.unlink(missing_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     if _MODULE in sys.modules:

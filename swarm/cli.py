@@ -21,6 +21,7 @@ from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
     from swarm.config import Loaded, Problem
+    from swarm.letters import Selection, Span
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,7 +114,7 @@ def cli() -> None:
                                                    swarmctl backtrace
 
     Settings come from --config F, else $SWARM_CONFIG, else ./swarm.toml; then from the environment (SWARM_WORKERS=8,
-    SWARM_KAFKA__BOOTSTRAP_SERVERS=…); then from options. All commands but start find the daemon by its run directory.
+    SWARM_KAFKA__BOOTSTRAP_SERVERS=…); then from options. All commands but start and dlq find the daemon by its run directory.
     """
 
 
@@ -142,6 +143,15 @@ def _with_app(command: F) -> F:
     app = click.option("--app", metavar="M:A", help="The application, as module:attribute.")
     workers = click.option("--workers", metavar="N", help='How many worker processes; "auto": one for each CPU.')
     return app(workers(command))
+
+
+def _with_selection(command: F) -> F:
+    """--include-group and the like: which of the app's groups and topics to consume."""
+    for verb, meaning in (("exclude", "Do not consume this {}"), ("include", "Consume only this {}")):
+        for noun, what in (("topic", "topic"), ("group", "consumer group")):
+            text = f"{meaning.format(what)}; a name, or a pattern with * and ?; may be repeated."
+            command = click.option(f"--{verb}-{noun}", multiple=True, metavar=noun[0].upper(), help=text)(command)
+    return command
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -182,9 +192,16 @@ def _progress(text: str) -> None:
 @cli.command(short_help="Run the swarm.")
 @_with_settings
 @_with_app
+@_with_selection
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the daemon is up.")
 def start(
-    config: Path | None, overrides: tuple[str, ...], app: str | None, workers: str | None, *, detach: bool
+    config: Path | None,
+    overrides: tuple[str, ...],
+    app: str | None,
+    workers: str | None,
+    *,
+    detach: bool,
+    **selection: tuple[str, ...],
 ) -> int:
     """Run the swarm: in the foreground, as systemd and containers want it, or with --detach in the background.
 
@@ -192,14 +209,22 @@ def start(
       swarmctl start
       swarmctl start --app shop.app:app --workers 8 -o log.format=json
       swarmctl start --detach && swarmctl status
+      swarmctl start --include-group billing --exclude-topic 'clicks*'
 
     TERM and Ctrl-C stop it gracefully; a second one stops it at once. It exits with 0 after a smooth stop, 1 if it could not
     boot, 2 if a worker had to be killed. In the background it appends to STATE_DIR/swarm.log what it would print.
     """
     from swarm.config import PathError
+    from swarm.supervisor import succession
     from swarm.supervisor.main import run
 
-    loaded = _load(config, overrides, app=app, workers=workers)
+    left = succession.heritage()
+    if left is not None:
+        settings, error = succession.load_as_before(left, lambda: _load(config, overrides, app=app, workers=workers, selection=selection))
+        return run(settings, left=left, reload_error=error)
+    loaded = _load(config, overrides, app=app, workers=workers, selection=selection)
+    if succession.is_rehearsal():
+        return succession.rehearse(loaded)
     try:
         if not detach:
             return run(loaded)
@@ -295,20 +320,25 @@ def resume(config: Path | None, overrides: tuple[str, ...]) -> int:
     return _simple("resume", "work is taken again", config, overrides, patience=10.0)
 
 
-@cli.command(short_help="Replace the workers (not there yet).")
+@cli.command(short_help="Replace the workers, one after the other.")
+@click.argument("worker", type=click.IntRange(0), required=False, metavar="[WORKER]")
 @_with_settings
 @_wait_option
-def restart(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
-    """Replace the workers one after the other; the supervisor stays, and so does the group's membership.
+def restart(worker: int | None, config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
+    """Replace the workers one after the other, each when the one before is running again, or only WORKER (its number).
+
+    The supervisor stays, and so does the groups' membership: the others notice nothing.
 
     \b
       swarmctl restart
+      swarmctl restart 3
     """
-    done = "all workers were replaced" if wait else "workers are being replaced"
-    return _simple("restart", done, config, overrides, patience=None if wait else 10.0, wait=wait)
+    who = "all workers were" if worker is None else f"worker {worker} was"
+    done = f"{who} replaced" if wait else "being replaced"
+    return _simple("restart", done, config, overrides, patience=None if wait else 10.0, wait=wait, worker=worker)
 
 
-@cli.command(short_help="Take new code and settings (not there yet).")
+@cli.command(short_help="Take new code and settings.")
 @_with_settings
 @_wait_option
 def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
@@ -322,12 +352,14 @@ def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> in
     return _simple("reload", done, config, overrides, patience=None if wait else 120.0, wait=wait)
 
 
-@cli.command(short_help="Change the number of workers (not there yet).")
+@cli.command(short_help="Change the number of workers.")
 @click.argument("workers", type=click.IntRange(1, 256), metavar="N")
 @_with_settings
 @_wait_option
 def scale(workers: int, config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
-    """Change the number of workers to N while the swarm runs.
+    """Change the number of workers to N while the swarm runs. It lasts until the daemon ends; `swarm.workers` is not written.
+
+    New workers join the groups; those with the highest numbers finish, commit and hand their partitions over.
 
     \b
       swarmctl scale 8
@@ -449,6 +481,7 @@ def backtrace(worker: int | None, config: Path | None, overrides: tuple[str, ...
 @cli.command(short_help="Say what is wrong with settings and app.")
 @_with_settings
 @_with_app
+@_with_selection
 @_json_option
 @click.option("-v", "--verbose", is_flag=True, help="Show also the Kafka properties that each group will use.")
 def check(
@@ -459,6 +492,7 @@ def check(
     *,
     as_json: bool,
     verbose: bool,
+    **selection: tuple[str, ...],
 ) -> int:
     """Say what is wrong with settings and app; starts nothing and asks no broker.
 
@@ -474,7 +508,7 @@ def check(
     loaded: Loaded | None = None
     problems: list[Problem]
     try:
-        loaded = load_settings(config, overrides=overrides, app=app, workers=workers)
+        loaded = load_settings(config, overrides=overrides, app=app, workers=workers, selection=selection)
     except SettingsError as error:
         problems = list(error.problems)
     else:
@@ -517,6 +551,253 @@ def _report(problems: Sequence[Problem], *, everything: bool) -> int:
     text = SettingsError(heads).render(2 * len(heads) + 2 if everything else MOST_LINES)
     print(text + (f"\n{frames}" if frames else ""), file=sys.stderr)
     return FAILED
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+def _span(_: click.Context, __: click.Parameter, value: str | None) -> Span | None:
+    from swarm.letters import Span
+
+    if value is None:
+        return None
+    try:
+        return Span.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"expected a number or a range such as 3..5, 3.. or ..5; {value!r} is {error}."
+        ) from None
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    import time
+
+    from swarm.letters import moment
+
+    if value is None:
+        return None
+    try:
+        return moment(value, time.time())
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f'expected a time such as 2026-01-31T12:00 (UTC), or how long ago: "90m", "2h"; got {value!r}.'
+        ) from None
+
+
+def _with_letters(command: F) -> F:
+    """Which letters are meant: options that `list` and `replay` share."""
+
+    def many(*names: str, metavar: str, help: str, type: Any = None) -> Callable[[F], F]:
+        return click.option(*names, multiple=True, metavar=metavar, help=f"{help}; may be repeated.", type=type)
+
+    options: list[Callable[[Any], Any]] = [
+        many("--topic", "topics", metavar="T", help="A dead letter topic; default: those of the app"),
+        many("--source", "sources", metavar="T", help="Only letters that came from this topic"),
+        many("--partition", "partitions", metavar="N", help="… from this partition", type=click.IntRange(0)),
+        click.option(
+            "--offsets", metavar="A..B", callback=_span, help="… with these offsets there; A.. and ..B as well."
+        ),
+        many("--group", "groups", metavar="G", help="… that this consumer group set aside"),
+        many("--error", "errors", metavar="TEXT", help="… whose error's type or text contains this, in any case"),
+        click.option("--attempts", metavar="A..B", callback=_span, help="… that were attempted so often."),
+        click.option(
+            "--replayed", metavar="A..B", callback=_span, help="… that were sent back so often before; 0: never."
+        ),
+        click.option(
+            "--since", metavar="TIME", callback=_moment, help='… produced since: 2026-01-31T12:00 (UTC), or "2h" ago.'
+        ),
+        click.option("--until", metavar="TIME", callback=_moment, help="… produced before."),
+        click.option(
+            "--limit", metavar="N", type=click.IntRange(1), help="At most so many letters of each dead letter topic."
+        ),
+        click.option(
+            "--progress", metavar="NAME", help="The group that remembers what was sent back; default: T.dlq-replay."
+        ),
+        click.option("--app", metavar="M:A", help="The application, as module:attribute."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return _with_settings(command)
+
+
+def _letters(
+    config: Path | None, overrides: Iterable[str], app: str | None, topics: Sequence[str], **chosen: Any
+) -> tuple[dict[str, Any], list[str], Selection]:
+    """[kafka], the dead letter topics, and the selection that the options mean."""
+    from swarm.letters import Selection
+
+    loaded = _load(config, overrides, app=app, require_app=False)
+    if not topics:
+        if loaded.settings.swarm.app is None:
+            raise SwarmError("which dead letters? Name their topic with --topic, or set app in swarm.toml, or --app.")
+        from swarm import preflight
+
+        topics = preflight.dead_letter_topics(loaded)
+        if not topics:
+            raise SwarmError(
+                f"no subscription of {loaded.settings.swarm.app} has a dead letter topic (dead_letter=).\n"
+                "Name one with --topic."
+            )
+    selection = Selection(
+        frozenset(chosen["sources"]),
+        frozenset(chosen["partitions"]),
+        chosen["offsets"],
+        frozenset(chosen["groups"]),
+        tuple(chosen["errors"]),
+        chosen["attempts"],
+        chosen["replayed"],
+        chosen["since"],
+        chosen["until"],
+    )
+    return dict(loaded.settings.kafka), list(dict.fromkeys(topics)), selection
+
+
+@cli.group(cls=_Commands, short_help="Look at dead letters, and send them back.")
+def dlq() -> None:
+    """Look at dead letters (messages that were set aside after their attempts), and send them back. Needs no running daemon.
+
+    \b
+      swarmctl dlq list
+      swarmctl dlq replay --dry-run
+    """
+
+
+@dlq.command("list", short_help="Show what is in there.")
+@_with_letters
+@_json_option
+def dlq_list(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    app: str | None,
+    topics: tuple[str, ...],
+    limit: int | None,
+    progress: str | None,
+    *,
+    as_json: bool,
+    **chosen: Any,
+) -> int:
+    """Show how many dead letters there are, by source topic and type of error; with --json also the letters themselves.
+
+    \b
+      swarmctl dlq list
+      swarmctl dlq list --source orders --since 2h
+      swarmctl dlq list --topic orders.dead --json | jq '.letters[].error'
+
+    Reads the dead letter topics from end to end and changes nothing. Times are those of the original messages.
+    """
+    from swarm import cli_letters, replay
+
+    kafka, names, selection = _letters(config, overrides, app, topics, **chosen)
+    counts = cli_letters.Counts()
+    letters: list[dict[str, Any]] = []
+    strange: list[dict[str, Any]] = []
+    for name in names:
+        seen = 0
+        for found in replay.look_through(kafka, name, selection, progress):
+            if found.letter is None:
+                strange.append({"topic": name, "partition": found.partition, "offset": found.offset})
+                continue
+            if limit is not None and seen >= limit:
+                break
+            seen += 1
+            counts.add(found.letter, sent_back=found.sent_back)
+            if as_json:
+                letters.append(cli_letters.letter_json(found.letter, sent_back=found.sent_back))
+    if as_json:
+        _dump({"topics": names, "counts": counts.rows, "letters": letters, "not_letters": strange})
+        return 0
+    click.echo(counts.table() if counts.rows else f"no dead letters in {', '.join(names)}" + _selected(selection))
+    if strange:
+        where = ", ".join(sorted({each["topic"] for each in strange}))
+        _progress(f"{len(strange)} records in {where} are no dead letters: they have no swarm.source.topic header")
+    return 0
+
+
+def _selected(selection: Selection) -> str:
+    return " that are selected" if selection != type(selection)() else ""
+
+
+@dlq.command("replay", short_help="Send dead letters back to where they came from.")
+@_with_letters
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
+@click.option("--to", metavar="TOPIC", help="Send them there; default: each letter's source topic.")
+@click.option("--by-key", is_flag=True, help="Let the partitioner choose; default: the partition that each came from.")
+@click.option("--now", is_flag=True, help="Give them the present time; default: each keeps its own timestamp.")
+@click.option("--again", "--from-beginning", "again", is_flag=True, help="Also letters that were sent back before.")
+@_json_option
+def dlq_replay(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    app: str | None,
+    topics: tuple[str, ...],
+    limit: int | None,
+    progress: str | None,
+    to: str | None,
+    *,
+    dry_run: bool,
+    by_key: bool,
+    now: bool,
+    again: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> int:
+    """Send dead letters back: key, value, own headers and timestamp as they were, without the letter's swarm.* headers, and with
+    swarm.replayed, which counts how often.
+
+    \b
+      swarmctl dlq replay --dry-run
+      swarmctl dlq replay --source orders --error TimeoutError
+      swarmctl dlq replay --topic orders.dead --limit 10 --to orders.retry
+
+    A letter is sent back once: what was sent is remembered in the same transaction, so a replay that was killed is simply repeated.
+    Letters that arrive meanwhile are left for the next run. The letters stay in their topic. Exit code 1 where one could not be sent.
+    """
+    import time
+
+    from swarm import cli_letters, replay
+    from swarm.replay import Outcome, Wish
+
+    kafka, names, selection = _letters(config, overrides, app, topics, **chosen)
+    wish = Wish(selection, to, by_key, now, limit, again, progress)
+    answers: list[dict[str, Any]] = []
+    failed = False
+
+    told = 0.0
+
+    def progressed(outcome: Outcome) -> None:
+        nonlocal told
+        if time.monotonic() >= told + 1.0:
+            told = time.monotonic()
+            _progress(f"{outcome.topic}: {outcome.count:,} sent back so far")
+
+    for name in names:
+        sent: list[Any] = []
+
+        def watch(letter: Any, message: Any, sent: list[Any] = sent) -> None:
+            if dry_run and as_json:
+                sent.append((letter, message))
+            elif dry_run:
+                click.echo(cli_letters.line(letter, message))
+
+        if dry_run:
+            outcome = replay.rehearse(kafka, name, wish, watch)
+        else:
+            outcome = replay.replay(kafka, name, wish, watch, progressed)
+        failed = failed or bool(outcome.left)
+        if outcome.first_time and outcome.count and not again:
+            days = "7 days by default after the last replay"
+            _progress(
+                f"{name}: no earlier replay is remembered (Kafka forgets it after offsets.retention.minutes, {days})"
+            )
+        if as_json:
+            answers.append(cli_letters.outcome_json(outcome, sent if dry_run else None))
+        else:
+            click.echo(cli_letters.summary(outcome, dry_run=dry_run))
+            for text in cli_letters.left_lines(outcome):
+                _progress(text)
+    if as_json:
+        _dump({"dry_run": dry_run, "topics": answers})
+    return FAILED if failed else 0
 
 
 # -- trying it out ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -140,6 +141,10 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+PROBE: Final = 1.0
+"""Seconds in which the group's coordinator has to answer a question before something is committed with waiting: librdkafka holds
+a commit for as long as the session lasts (45 s) where nobody answers, and there is no limit to be given."""
+
 _NO_METADATA: Final[Mapping[tuple[str, int], str]] = {}
 
 
@@ -184,6 +189,9 @@ class Client:
         """Starts that `resolve` could not commit."""
         self.metadata: dict[tuple[str, int], str] = {}
         """The texts that `resolve` found with committed offsets."""
+        self._resolved: set[tuple[str, int]] = set()
+        """Partitions for which the broker was seen to hold an offset of the group's."""
+        self._answered = False
         self._raw = Consumer(
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
             logger=logging.getLogger("librdkafka"),
@@ -202,7 +210,9 @@ class Client:
         self._callbacks.on_lost([(p.topic, p.partition) for p in partitions])
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        self._callbacks.on_committed(error, [(p.topic, p.partition, p.offset) for p in partitions], _refusals(partitions))
+        self._callbacks.on_committed(
+            error, [(p.topic, p.partition, p.offset) for p in partitions], _refusals(partitions)
+        )
 
     def _on_error(self, error: KafkaError) -> None:
         self._callbacks.on_error(error, None, None, None)
@@ -243,12 +253,22 @@ class Client:
                 self._callbacks.on_error(error, message.topic(), message.partition(), message.offset())
 
     def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
-        """Begin to fetch partitions that were assigned, each at its next offset. Only from within `on_assigned`."""
-        partitions = [TopicPartition(topic, partition, offset) for topic, partition, offset in starts]
+        """Begin to fetch partitions that were assigned, each at its next offset (negative: not known yet, nothing is fetched).
+
+        Only from within `on_assigned`. All that was assigned: librdkafka cannot take back what was not taken up.
+        """
+        starts = list(starts)
+        partitions = [TopicPartition(t, p, offset if offset >= 0 else OFFSET_END) for t, p, offset in starts]
         if self.cooperative:
             self._raw.incremental_assign(partitions)
         else:
             self._raw.assign(partitions)
+        self._hold(starts)
+
+    def _hold(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        unknown = [(t, p) for t, p, offset in starts if offset < 0]
+        if unknown:
+            self.pause(unknown)
 
     def resolve(
         self, partitions: Sequence[tuple[str, int]], edges: Mapping[str, str], timeout: float
@@ -289,7 +309,15 @@ class Client:
                 self.uncommitted.update(refused)
             except KafkaException:  # refused in the middle of a rebalance, say: the next interval commits them
                 self.uncommitted.update(fixed)
+        self._resolved.update(key for key in found if key not in self.uncommitted)
         return {key: offset if offset >= 0 else fixed[key] for key, offset in found.items()}
+
+    def committed(self, topic: str, partition: int, timeout: float) -> int:
+        """The group's offset as the broker has it; negative: none. Blocks; raises KafkaException."""
+        (answer,) = self._raw.committed([TopicPartition(topic, partition)], timeout=timeout)
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+        return int(answer.offset)
 
     def _partitions(self, topic: str, timeout: float) -> list[int]:
         metadata = self._raw.list_topics(topic, timeout=timeout).topics[topic]
@@ -306,9 +334,18 @@ class Client:
     def commit_now(
         self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] = _NO_METADATA
     ) -> Refusals:
-        """Commit next offsets and wait for the broker's answer; raises KafkaException where it refuses all of them or is silent."""
-        answer = self._raw.commit(offsets=_positions(offsets, metadata), asynchronous=False)
-        return _refusals(answer or ())
+        """Commit next offsets and wait for the broker's answer; raises KafkaException where it refuses all of them or is silent.
+
+        Asks first, for that has a limit (`PROBE`). Where the broker no longer holds the offset that we had there, the topic was
+        deleted (its offsets go with it) and may be there anew: what was done of the old one must not be committed to that.
+        """
+        before = self._raw.committed([TopicPartition(t, p) for t, p, _ in offsets], timeout=PROBE)
+        gone = {(p.topic, p.partition) for p in before if p.offset < 0 and p.error is None} & self._resolved
+        kept = [offset for offset in offsets if offset[:2] not in gone]
+        refused = dict.fromkeys(gone, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "The topic was deleted"))
+        if kept:
+            refused |= _refusals(self._raw.commit(offsets=_positions(kept, metadata), asynchronous=False) or ())
+        return refused
 
     def pause(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Stop fetching; drops what was prefetched."""
@@ -325,15 +362,17 @@ class Client:
     def fetch_again(self, stopped: tuple[str, int], assignment: Sequence[tuple[str, int, int]]) -> None:
         """Fetch a partition again that an error has stopped, where a seek is refused (_STATE, measured).
 
-        assignment: all of ours with their next offsets, that one among them. Forgets which are paused.
+        assignment: all of ours with their next offsets (negative: not known yet), that one among them. Forgets which are paused.
         """
+        assignment = [each for each in assignment if not self.cooperative or each[:2] == stopped]
         if self.cooperative:
             self._raw.incremental_unassign([TopicPartition(*stopped)])
-            self._raw.incremental_assign(
-                [TopicPartition(t, p, offset) for t, p, offset in assignment if (t, p) == stopped]
-            )
+            self._raw.incremental_assign([TopicPartition(*each) for each in assignment])
         else:
-            self._raw.assign([TopicPartition(*each) for each in assignment])
+            self._raw.assign(
+                [TopicPartition(t, p, offset if offset >= 0 else OFFSET_END) for t, p, offset in assignment]
+            )
+            self._hold(assignment)
 
     def edge(self, topic: str, partition: int, edge: str, timeout: float) -> int:
         """The first (`earliest`) or next (`latest`) offset of the log. Blocks; raises KafkaException."""
@@ -351,13 +390,21 @@ class Client:
 
     @property
     def is_member(self) -> bool:
-        """Whether the group knows us."""
-        return bool(self._raw.memberid())
+        """Whether the group knows us. Blocks for up to half a second while its coordinator is silent, with the new protocol: there
+        the client makes its member id by itself, so that the id says nothing."""
+        if not self.new_protocol:
+            return bool(self._raw.memberid())
+        if not self._answered:
+            try:
+                self._raw.committed([TopicPartition("swarm.nothing", 0)], timeout=0.5)
+            except KafkaException:
+                return False
+            self._answered = True
+        return True
 
-    def topics_known(self, topics: Sequence[str], timeout: float) -> set[str]:
-        """Which of these topics exist. Blocks; raises KafkaException."""
-        known = self._raw.list_topics(timeout=timeout).topics
-        return {topic for topic in topics if topic in known}
+    def topics(self, timeout: float) -> set[str]:
+        """The topics that exist now, as far as we may see them. Blocks; raises KafkaException."""
+        return {name for name, about in self._raw.list_topics(timeout=timeout).topics.items() if about.error is None}
 
     def close(self, *, leave: bool) -> None:
         """Leave the group for good, or only close and keep a static member's seat until its session times out.

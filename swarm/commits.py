@@ -49,6 +49,8 @@ RETRIABLE: Final = frozenset(
 )
 
 Offsets = Sequence[tuple[str, int, int]]
+Texts = Mapping[tuple[str, int], str]
+"""Metadata by topic and partition; a partition that is missing has none."""
 _NOTHING_REFUSED: Final[Refusals] = {}
 
 
@@ -67,7 +69,7 @@ class _Request:
     def reached(self) -> bool:
         """Whether the broker holds the target, which is lower than before after a seek backwards."""
         if self.target < self.began:
-            return self.lane.committed < self.began
+            return self.target <= self.lane.committed != self.began
         return self.lane.committed >= self.target
 
     def answer(self, result: bool) -> None:
@@ -94,7 +96,7 @@ class Commits:
         self._bus = bus
         self._clock = clock
         self._requests: list[_Request] = []
-        self._sent: list[tuple[float, tuple[tuple[str, int, int], ...]]] = []
+        self._sent: list[tuple[float, tuple[tuple[str, int, int], ...], Texts]] = []
         self._retry_at = 0.0
         self._asked_at = float("-inf")
         self._closed = False
@@ -149,7 +151,7 @@ class Commits:
         except KafkaException as error:
             self._failed(error.args[0], offsets)
         else:
-            self._sent.append((self._clock(), offsets))
+            self._sent.append((self._clock(), offsets, metadata))
 
     def _metadata(self, offsets: Offsets) -> dict[tuple[str, int], str]:
         """The texts that go along; notes what is sent."""
@@ -166,12 +168,14 @@ class Commits:
     def on_committed(self, error: KafkaError | None, offsets: Offsets, refused: Refusals) -> None:
         """The broker's answer to `send` (from within a poll)."""
         answered = tuple(sorted(offsets))
-        for number, (began, sent) in enumerate(self._sent):
+        texts: Texts = {}
+        for number, (began, sent, metadata) in enumerate(self._sent):
             if sent == answered:
                 del self._sent[number]
                 self._board.observe("commit_duration_seconds", self._clock() - began)
+                texts = metadata
                 break
-        self._settle(error, answered, refused)
+        self._settle(error, answered, refused, texts)
 
     def commit_and_wait(
         self, client: Client, lanes: Iterable[Lane], patience: float, alive: Callable[[], None]
@@ -183,15 +187,16 @@ class Commits:
         deadline = self._clock() + patience
         lanes = list(lanes)
         while True:
-            offsets = tuple(
-                (lane.topic, lane.partition, lane.settled_frontier())
-                for lane in lanes
-                if not lane.lost and lane.uncommitted
-            )
+            with self._dispatcher.lock:
+                offsets = tuple(
+                    (lane.topic, lane.partition, lane.settled_frontier())
+                    for lane in lanes
+                    if not lane.lost and lane.uncommitted
+                )
+                metadata = self._metadata(offsets)
             if not offsets:
                 self._answer_decided(self._clock())
                 return True
-            metadata = self._metadata(offsets)
             began = self._clock()
             error, refused = None, _NOTHING_REFUSED
             try:
@@ -200,7 +205,7 @@ class Commits:
                 error = failure.args[0]
             else:
                 self._board.observe("commit_duration_seconds", self._clock() - began)
-            self._settle(error, offsets, refused)
+            self._settle(error, offsets, refused, metadata)
             failures = [error] if error is not None else list(refused.values())
             if not failures:
                 return True
@@ -228,29 +233,30 @@ class Commits:
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
-    def _settle(self, error: KafkaError | None, offsets: Offsets, refused: Refusals) -> None:
+    def _settle(self, error: KafkaError | None, offsets: Offsets, refused: Refusals, texts: Texts) -> None:
         """The broker answers for each partition: what it took is committed, whatever it says of the others."""
         held = []
         failures: dict[int, tuple[KafkaError, list[tuple[str, int, int]]]] = {}
         for offset in offsets:
-            failure = refused.get(offset[:2], error)
+            # With some refused, librdkafka gives the last refusal as the error of all (measured): the partitions know better.
+            failure = refused.get(offset[:2], None if refused else error)
             if failure is None:
                 held.append(offset)
             else:
                 failures.setdefault(failure.code(), (failure, []))[1].append(offset)
         if held:
-            self._succeeded(held)
+            self._succeeded(held, texts)
         for failure, those in failures.values():
             self._failed(failure, those)
 
-    def _succeeded(self, offsets: Offsets) -> None:
+    def _succeeded(self, offsets: Offsets, texts: Texts) -> None:
         self._board.add(COMMITS)
         with self._dispatcher.lock:
             for topic, partition, offset in offsets:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.committed = lane.sent = offset
-                    lane.metadata_committed = lane.metadata_sent
+                    lane.metadata_committed = texts.get(lane.key)
         if self._bus.wants(events.OffsetsCommitted):
             self._bus.publish(events.OffsetsCommitted(self._group, tuple(offsets)))
         self._answer_decided(self._clock())
@@ -272,7 +278,7 @@ class Commits:
                 answered = [request for request in self._requests if request.lane.key in keys]
                 self._requests = [request for request in self._requests if request not in answered]
         mend = remedies.for_consuming(error.code(), self._group, offsets[0][0])
-        text = f"{error.str()}. {mend}" if mend else error.str()
+        text = f"{error.str().rstrip('.')}. {mend}" if mend else error.str()
         self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), text))
         for request in answered:
             request.answer(False)

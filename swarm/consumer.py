@@ -64,11 +64,14 @@ class Consumer:
             raise ValueError(
                 f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own."
             )
-        if not (self._slice() or lane).mark(message.offset):
-            return False
-        if metadata is not None:
-            lane.metadata = metadata
-        return True
+        target = self._slice() or lane
+        if metadata is None:
+            return target.mark(message.offset)
+        with lane.group.lock:  # the poller must not send the one without the other
+            marked = target.mark(message.offset)
+            if marked:
+                lane.metadata = metadata
+        return marked
 
     def _slice(self) -> Slice | None:
         """The part of a divided batch that the calling thread or task runs."""

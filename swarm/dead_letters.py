@@ -87,7 +87,7 @@ def send(producer: Producer, topic: str, raw: Any, group: str, error: str, attem
     except KafkaException as failure:
         reason = failure.args[0]
         mend = remedies.for_producing(reason.code(), topic)
-        raise KafkaException(KafkaError(reason.code(), f"{reason.str()}. {mend}")) if mend else failure from None
+        raise KafkaException(KafkaError(reason.code(), f"{reason.str().rstrip('.')}. {mend}")) if mend else failure from None
 
 
 def _deliver(

@@ -88,6 +88,14 @@ class EmbeddedBroker:
             why = self._library.rd_kafka_err2str(code).decode()
             raise EmbeddedBrokerError(f"topic {topic}: the embedded broker refused to make it: {why}.")
 
+    def down(self) -> None:
+        """Refuse and cut all connections, as a broker that is away does; what it holds stays."""
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, 1)
+
+    def up(self) -> None:
+        """Listen again."""
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, 1)
+
     def close(self) -> None:
         """End the broker and its connections. A second call does nothing. Blocks for some milliseconds."""
         with self._lock:
@@ -173,6 +181,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_set_group_consumer_session_timeout_ms": (None, [pointer, number]),
         "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, [pointer, number]),
+        "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_host_port": (None, [pointer, ctypes.c_int32, text, number]),
     }
     for name, (result, arguments) in signatures.items():

@@ -290,6 +290,19 @@ class TopicMissing(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TopicRecreated(Event):
+    """The topic is another one than before, with offsets from 0 on: it was deleted, and is there again. `offset` was the next one to
+    be read of the former; what of it was fetched and not begun is gone. The new one is read from its beginning."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClientError(Event):
     """librdkafka reported an error. Repetitions are folded: `count` is how many there were since the last such event."""
 
@@ -544,6 +557,27 @@ class ThreadDied(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SwarmReloading(Event):
+    """New code and settings are tried in a child; then the supervisor executes itself anew, and the workers are replaced one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmReloaded(Event):
+    """All workers run the new code and settings; `seconds` since the supervisor executed itself anew."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRefused(Event):
+    """The new code or settings do not load: the swarm goes on as it is."""
+
+    LEVEL = "error"
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class SwarmScaled(Event):
     """From now on so many workers run; new ones join the groups, those with the highest numbers hand their partitions over."""
 
@@ -559,6 +593,9 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmResumed,
     SwarmFailed,
     SwarmScaled,
+    SwarmReloading,
+    SwarmReloaded,
+    ReloadRefused,
     SupervisorWarning,
     WorkerStarted,
     WorkerReady,

@@ -52,7 +52,7 @@ def admit(plan: Plan, batch: Sequence[Record], now: float, allowed: int | None, 
             return result
         if plan.filter is not None:
             try:
-                wanted = plan.filter(Message(record, plan.deserializer, attempt))
+                wanted = bool(plan.filter(Message(record, plan.deserializer, attempt)))
             except BaseException as error:
                 result.failure = error
                 return result

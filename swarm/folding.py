@@ -10,6 +10,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
+from swarm import remedies
 from swarm.events import ClientError
 
 _FIRST: Final = 2.0
@@ -30,14 +31,19 @@ class Folder:
     """What was said about which kind of error, and when."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[tuple[str, str], _Kind] = {}
 
-    def say(self, group: str, error: KafkaError, now: float) -> ClientError | None:
-        """The event to publish now, or None where it waits for `due`."""
-        event = ClientError(group, error.name(), error.str(), error.fatal(), 1)
-        kind = self._kinds.get(event.code)
+    def say(self, group: str, error: KafkaError, now: float, topic: str = "") -> ClientError | None:
+        """The event to publish now, or None where it waits for `due`. An error that a person has to mend is told of each topic."""
+        text = error.str()
+        mend = remedies.for_consuming(error.code(), group, topic)
+        if mend:
+            text = f"{text if topic in text else f'{topic}: {text}'}".rstrip(".") + f". {mend}"
+        event = ClientError(group, error.name(), text, error.fatal(), 1)
+        key = (event.code, topic if mend else "")
+        kind = self._kinds.get(key)
         if kind is None or now - kind.last_at > _FORGET or event.fatal:
-            self._kinds[event.code] = _Kind(_FIRST, now + _FIRST, now, 0, event)
+            self._kinds[key] = _Kind(_FIRST, now + _FIRST, now, 0, event)
             return event
         kind.last_at = now
         kind.count += 1

@@ -7,9 +7,10 @@ and are committed.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +21,10 @@ from swarm.client import Client, Refusals
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
+from swarm.handlers import wants_consumer
 from swarm.lane import UNKNOWN, Lane
 from swarm.message import Record
-from swarm.plan import Plan
+from swarm.plan import Edge, Plan
 from swarm.producer import JobProducer
 from swarm.scoreboard import REBALANCES, STALE
 
@@ -49,9 +51,11 @@ REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
 MEMBERSHIP_PATIENCE: Final = 5.0
 """Seconds for which a handler's first transaction waits until the poller has come round."""
-TOPIC_PATIENCE: Final = 20.0
-"""Seconds for which an assigned partition that nobody knows is asked for: a broker that has just started denies it for a moment;
-after that its topic was deleted, and must not hold up the others for ever."""
+TOPIC_PATIENCE: Final = 1.0
+"""Seconds for which an assignment waits until it is known where each partition begins: a broker that has just started denies one
+for a moment. After that (the topic was deleted, a broker is away) the others go on, and the rest is asked for beside them."""
+LONGEST_ASK: Final = 5.0
+"""Seconds at most between two such questions, each of which may hold up the poller for 2 s."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
 REFRESH: Final = 1.0
@@ -96,6 +100,12 @@ class Group:
         self._rebuilds: deque[float] = deque(maxlen=8)
         self._errors = Folder()
         self._missing: dict[str, float] = {}
+        self._startless: set[tuple[str, int]] = set()
+        """Assigned partitions that are not fetched yet, because nobody could say where they begin."""
+        self._ask_at = self._ask_delay = 0.0
+        self._known: set[str] | None = None
+        """The topics that existed when we got our first partitions, for `initial_offset="latest"`; without those that went since."""
+        self._appeared: set[str] = set()
         self._joined_at = 0.0
         self._hold_since = 0.0
         self._next_commit = 0.0
@@ -121,6 +131,9 @@ class Group:
     def open(self) -> None:
         """Make the client. Raises KafkaException for properties that librdkafka refuses."""
         self._client = Client(self._properties, self._topics, self)
+        if self._bus.wants(events.Subscribed):
+            for plan in self.plans:
+                self._bus.publish(_subscribed(self.name, plan))
 
     def run(self) -> None:
         """Poll until the stop, then drain, commit and close. What it raises replaces the worker."""
@@ -267,6 +280,8 @@ class Group:
             self._reread(self._rereads.popleft())
         for _ in range(len(self._seeks)):  # one that must be tried again is tried in the next pass
             self._seek(self._seeks.popleft())
+        if self._startless and now >= self._ask_at:
+            self._ask_again(now)
         if self._dispatcher.quiet != self.paused_for_quiet:
             self.paused_for_quiet = self._dispatcher.quiet
             if self.paused_for_quiet:
@@ -343,6 +358,8 @@ class Group:
     def request_seek(self, lane: Lane) -> None:
         """Called by a processing thread after a handler asked to seek."""
         self._seeks.append(lane)
+        if lane.seek_to is not None and self._bus.wants(events.PartitionSought):
+            self._bus.publish(events.PartitionSought(self.name, lane.topic, lane.partition, lane.seek_to))
 
     def _refresh_membership(self) -> None:
         """What a transaction needs, which the broker checks: taken in the poller, because the client is the poller's."""
@@ -413,8 +430,16 @@ class Group:
         """Partitions were given to us (librdkafka, in the poller thread)."""
         assert self._client is not None
         self._board.add(REBALANCES)
-        starts = self._starts(partitions)
-        now = self._clock()
+        self._refresh_membership()  # of the generation that the partitions are given in
+        starts = self._starts(partitions, TOPIC_PATIENCE)
+        self._make_lanes(starts)
+        self._client.take_up((*key, starts.get(key, UNKNOWN)) for key in partitions)
+        self._startless.update(key for key in partitions if key not in starts)
+        self._ask_at = self._ask_delay = 0.0
+        self._begin(starts)
+
+    def _make_lanes(self, starts: Mapping[tuple[str, int], int]) -> None:
+        assert self._client is not None
         with self._dispatcher.lock:
             for (topic, partition), offset in starts.items():
                 lane = Lane(self, self.plan_of(topic), topic, partition, max(offset, 0), self.runtime.index)
@@ -428,51 +453,76 @@ class Group:
                 lane.hook_due = "on_assigned"
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
-        # All of them, also those without a start because we are leaving: librdkafka cannot take back what was not taken up.
         self._client.uncommitted.clear()
         self._client.metadata.clear()
-        self._client.take_up(
-            (topic, partition, starts.get((topic, partition), UNKNOWN)) for topic, partition in partitions
-        )
+
+    def _begin(self, starts: Mapping[tuple[str, int], int]) -> None:
+        now = self._clock()
         if self._dispatcher.quiet:
             self._pause(self.lanes.values())
         with self._dispatcher.lock:
             for key in starts:
                 self._dispatcher.offer(self.lanes[key], now)
-        for topic, _ in partitions:
+        for topic, _ in starts:
             self._missing.pop(topic, None)
         self._bus.publish(
             events.PartitionsAssigned(self.name, tuple((*key, offset) for key, offset in sorted(starts.items())))
         )
         self._next_refresh = 0.0
 
-    def _starts(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """Where each partition begins; asks until the broker answers, because to guess would lose or repeat messages."""
+    def _starts(self, partitions: Iterable[tuple[str, int]], patience: float) -> dict[tuple[str, int], int]:
+        """Where partitions begin, as far as it could be learnt: to guess would lose or repeat messages. Blocks."""
         assert self._client is not None
-        edges = {topic: self.plan_of(topic).initial_offset for topic, _ in partitions}
         waiting: dict[str, list[tuple[str, int]]] = {}
         for key in partitions:
             waiting.setdefault(key[0], []).append(key)
         starts: dict[tuple[str, int], int] = {}
-        patience = self._clock() + TOPIC_PATIENCE
+        failures: dict[str, KafkaError] = {}
+        deadline = self._clock() + patience
         delay = 0.1
-        while waiting and not self.stop_requested and self._fatal is None:
+        while not self.stop_requested and self._fatal is None:
             for topic, keys in list(waiting.items()):
                 self._alive()
                 try:
-                    starts |= self._client.resolve(keys, edges, timeout=2.0)
+                    starts |= self._client.resolve(keys, {topic: self._edge(topic)}, timeout=2.0)
                 except KafkaException as error:
-                    missing = error.args[0].code() in _MISSING_TOPIC
-                    if not missing:
-                        self.on_error(error.args[0], None, None, None)
-                    if not missing or self._clock() < patience:
-                        continue
-                    self._topic_missing(topic, self._clock())
-                del waiting[topic]
-            if waiting:
-                time.sleep(delay)
-                delay = min(delay * 2, 2.0)
-        return starts  # not all, where we leave or are fenced: whoever gets the rest next asks for their start
+                    failures[topic] = error.args[0]
+                else:
+                    del waiting[topic]
+            if not waiting or self._clock() >= deadline:
+                break
+            time.sleep(delay)
+            delay = min(delay * 2, 1.0)
+        for topic in waiting.keys() & failures.keys():
+            if failures[topic].code() in _MISSING_TOPIC:
+                self._topic_missing(topic, self._clock())
+            else:
+                self.on_error(failures[topic], topic, None, None)
+        return starts
+
+    def _edge(self, topic: str) -> Edge:
+        """Where a topic begins in which the group has no offset. One that appeared while we were there, at its beginning: what was
+        written before somebody noticed it is not of the time before the group. Blocks; raises KafkaException."""
+        assert self._client is not None
+        edge = self.plan_of(topic).initial_offset
+        if edge == "earliest":
+            return edge
+        if self._known is None:
+            self._known = self._client.topics(timeout=2.0) - self._appeared
+        return "latest" if topic in self._known else "earliest"
+
+    def _ask_again(self, now: float) -> None:
+        """Take up what was assigned and could not begin: its topic is back, or its broker."""
+        self._ask_delay = min(max(0.1, 2 * self._ask_delay), LONGEST_ASK)
+        self._ask_at = now + self._ask_delay
+        starts = self._starts(sorted(self._startless), 0.0)
+        if not starts:
+            return
+        self._startless.difference_update(starts)
+        self._make_lanes(starts)
+        for key in starts:
+            self._fetch_again(self.lanes[key])
+        self._begin(starts)
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
@@ -502,6 +552,8 @@ class Group:
             self._bus.publish(events.PartitionsLost(self.name, tuple(sorted(partitions))))
 
     def _begin_release(self, partitions: Iterable[tuple[str, int]], why: str) -> list[Lane]:
+        partitions = list(partitions)
+        self._startless.difference_update(partitions)
         with self._dispatcher.lock:
             lanes = [self.lanes[key] for key in partitions if key in self.lanes]
             for lane in lanes:
@@ -543,20 +595,25 @@ class Group:
                     self._lingering[lane.key] = lane
                 else:
                     lane.phase = "closed"
-                    self._say_dropped(lane)
+                    self.say_dropped(lane)
                 if self.lanes.get(lane.key) is lane:
                     del self.lanes[lane.key]
         self._next_refresh = 0.0
         return late
 
-    def _say_dropped(self, lane: Lane) -> None:
-        """At-most-once: messages that were committed, and whose run or dead letter was still to come, are read by nobody again."""
+    def say_dropped(self, lane: Lane) -> None:
+        """At-most-once: messages that were committed, and whose run or dead letter was still to come, are read by nobody again.
+
+        Under the lock. Says it once.
+        """
         if lane.plan.delivery != "at_most_once":
             return
         gone = {aside.message.offset(): aside.error for aside in lane.aside}
         for message in lane.again:
             if message.offset() < lane.committed:
                 gone.setdefault(message.offset(), "the assignment ended before it was run")
+        lane.aside.clear()
+        lane.again = []
         for offset, error in sorted(gone.items()):
             self._bus.publish(events.MessageDropped(self.name, lane.topic, lane.partition, offset, offset, error))
 
@@ -592,6 +649,9 @@ class Group:
         if topic not in self._missing:
             self._bus.publish(events.TopicMissing(self.name, topic))
         self._missing[topic] = now
+        self._appeared.add(topic)  # if it ever comes
+        if self._known is not None:
+            self._known.discard(topic)
 
     def _check_missing(self, now: float) -> None:
         for topic, seen in list(self._missing.items()):
@@ -604,18 +664,38 @@ class Group:
             return
         edge = lane.plan.offset_out_of_range
         position = lane.fetch_next
+        if self._made_again(lane):
+            self._bus.publish(events.TopicRecreated(self.name, topic, partition, position))
+            self.on_lost([lane.key])
+            self._startless.add(lane.key)
+            self._appeared.add(topic)
+            if self._known is not None:
+                self._known.discard(topic)
+            self._ask_at = self._ask_delay = 0.0
+            return
         if edge is None:
             self._pause([lane])
             with self._dispatcher.lock:
                 lane.out_of_range = True  # what was fetched before is valid, and may exist nowhere else by now
         else:
             try:
-                target = self._client.edge(topic, partition, edge, timeout=5.0)
+                target = self._client.edge(topic, partition, edge, timeout=2.0)
             except KafkaException as error:
                 self.on_error(error.args[0], None, None, None)
                 target = position  # tried again: the broker will answer the same, and we ask again
             self._go_on_at(lane, target)
         self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause"))
+
+    def _made_again(self, lane: Lane) -> bool:
+        """Whether the log is another one than the lane's: with a topic the broker deletes the offsets that groups have in it."""
+        assert self._client is not None
+        if lane.committed < 0:
+            return False
+        try:
+            return self._client.committed(*lane.key, timeout=2.0) < 0
+        except KafkaException as error:
+            self.on_error(error.args[0], None, None, None)
+            return False
 
     def _go_on_at(self, lane: Lane, target: int) -> None:
         """Fetch on at `target`, and commit that: else a restart before the next message would find the old offset again."""
@@ -631,7 +711,8 @@ class Group:
     def _fetch_again(self, lane: Lane) -> None:
         assert self._client is not None
         paused = [other for other in self.lanes.values() if other.client_paused]
-        self._client.fetch_again(lane.key, [(*other.key, other.fetch_next) for other in self.lanes.values()])
+        ours = [(*other.key, other.fetch_next) for other in self.lanes.values()]
+        self._client.fetch_again(lane.key, ours + [(*key, UNKNOWN) for key in self._startless])
         for other in paused:
             other.client_paused = False
         self._pause(paused)
@@ -640,7 +721,7 @@ class Group:
         """A fatal error (fenced, …) ends the client, not the process: close it, wait a little, make a new one."""
         assert self._client is not None
         now = self._clock()
-        self.on_lost(list(self.lanes))
+        self.on_lost([*self.lanes, *self._startless])
         self.joined = False
         self._joined_at = 0.0
         self._board.joined(self._slot, 0.0, 0)
@@ -679,6 +760,8 @@ class Group:
                 self._stale((message.topic(), message.partition()), 1)
             self._client.tell_errors()
         settled = self._commit_last(lanes) if self._fatal is None else True
+        if not settled:
+            self._say_uncommitted(lanes)
         self._end_release(lanes)
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
@@ -706,6 +789,17 @@ class Group:
             self._client.tell_errors()
         return True
 
+    def _say_uncommitted(self, lanes: Sequence[Lane]) -> None:
+        """What was done and stays uncommitted is repeated by somebody: that has to be told."""
+        offsets = tuple(
+            (lane.topic, lane.partition, lane.settled_frontier())
+            for lane in lanes
+            if not lane.lost and lane.uncommitted
+        )
+        if offsets:
+            text = f"no answer within {LAST_COMMIT:g} s at the stop"
+            self._bus.publish(events.CommitFailed(self.name, offsets, "_TIMED_OUT", text))
+
     # -- for lanes ---------------------------------------------------------------------------------------------------
 
     def make_job_producer(self) -> JobProducer:
@@ -725,6 +819,21 @@ class Group:
             )
         else:
             dead_letters.send(producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
+
+
+def _subscribed(group: str, plan: Plan) -> events.Subscribed:
+    marks = plan.each or plan.exactly_once or inspect.isclass(plan.handler) or wants_consumer(plan.handler)
+    return events.Subscribed(
+        group,
+        plan.topics,
+        plan.pattern,
+        plan.delivery,
+        plan.offsets,
+        plan.each,
+        plan.virtual_partitions is not None,
+        plan.long_running,
+        marks,
+    )
 
 
 Clock = Callable[[], float]

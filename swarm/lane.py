@@ -55,6 +55,7 @@ class Standing:
     unmarked_end: int
     committed: int
     sent: int
+    metadata: str | None
 
 
 class Lane:
@@ -137,6 +138,8 @@ class Lane:
         self.metadata_sent: str | None = None
         self.metadata_committed: str | None = None
 
+        self.aborts = 0
+        """Transactions in a row that did not happen."""
         self.attempt = 1
         self.failed = 0
         """Failed runs in a row that began with the same message."""
@@ -148,8 +151,12 @@ class Lane:
         """While searching: the next offset after the slice that failed."""
         self.tries = 0
         """Failed runs in a row of which the message that is searched for was a part."""
-        self.healthy = 0
-        """Exactly-once `each`: so many messages of the run that was undone were healthy, and run alone next."""
+        self.healthy_end = 0
+        """Exactly-once `each`: messages below it were healthy in a run that was undone, and run alone next; 0: none."""
+        self.condemned: Aside | None = None
+        """Exactly-once `each`: the message that undid that run, if it is to be set aside when those are committed."""
+        self.blamed: dict[int, int] = {}
+        """Exactly-once `each`: offsets of messages that undid a run with others before them, and how often."""
         self.aside: deque[Aside] = deque()
         """Messages that go to the dead letter topic, or are dropped, before anything else runs."""
         self.suppress = False
@@ -198,13 +205,17 @@ class Lane:
         """Drop also what was begun and is not done: reading goes on elsewhere."""
         self.forget_buffer()
         self.again = []
+        self.attempt, self.failed, self.narrow = 1, 0, 0
+        self.healthy_end, self.condemned = 0, None
+        self.blamed.clear()
 
     # -- the processing thread, under the lock -----------------------------------------------------------------------
 
     def take(self) -> list[Record]:
         """The next batch: the rest of a failed one first, else up to `max_messages` of the buffer."""
         if self.again:
-            size = self.narrow or self.healthy or len(self.again)
+            healthy = sum(1 for message in self.again if message.offset() < self.healthy_end)
+            size = self.narrow or healthy or len(self.again)
             self.batch, self.again = self.again[:size], self.again[size:]
             self.batch_end = self.again[0].offset() if self.again else self.again_end
             return self.batch
@@ -265,9 +276,31 @@ class Lane:
         self.put_back(rest)
         self.attempt = 1
         self.failed = 0
-        self.healthy = 0
+        self.aborts = 0
+        if self.healthy_end:
+            self._go_on_with_culprit()
         self._go_on_searching()
         return len(batch) - len(rest)
+
+    def blame(self, message: Record) -> int:
+        """Exactly-once `each`: this message undid a run, with others before it that were healthy. Returns how often it did."""
+        offset = message.offset()
+        self.failed = 0  # of the first of the others
+        self.healthy_end = offset
+        self.blamed[offset] = self.blamed.get(offset, 0) + 1
+        return self.blamed[offset]
+
+    def _go_on_with_culprit(self) -> None:
+        """What was healthy is committed: next comes the message that undid it."""
+        if self.again and self.again[0].offset() < self.healthy_end:
+            return
+        self.healthy_end = 0
+        condemned, self.condemned = self.condemned, None
+        if self.again:
+            self.failed = self.blamed.pop(self.again[0].offset(), 0)
+            self.attempt = self.failed + 1
+            if condemned is not None and condemned.message.offset() == self.again[0].offset():
+                self.aside.append(condemned)
 
     def _go_on_searching(self) -> None:
         """After a healthy slice: the failing message is among what is left of the suspects."""
@@ -350,24 +383,25 @@ class Lane:
         return True
 
     def settled_frontier(self) -> int:
-        """The next offset that may be committed: the frontier, or what was committed where outputs are still under way, or where
-        offsets go with a transaction (but for the very first one, which says where the group began).
+        """The next offset that may be committed: the frontier, or what was committed while outputs are still under way, or while a
+        transaction is open that will carry it. Under the lock, under which transactions end.
 
         The frontier is read first: outputs that belong below it were produced before that.
         """
         frontier = self.frontier
-        if self.plan.exactly_once:
-            return self.committed if self.committed >= 0 else self.start
-        if self.transaction is not None or (self.job_producer is not None and self.job_producer.pending):
-            return self.committed
-        return frontier
+        return self.committed if self._withheld else frontier
 
     @property
     def uncommitted(self) -> bool:
         """Whether there is something that may be committed and is not."""
         return self.settled_frontier() != self.committed or (
-            self.metadata != self.metadata_committed and not self.plan.exactly_once
+            self.metadata != self.metadata_committed and not self._withheld
         )
+
+    @property
+    def _withheld(self) -> bool:
+        """Whether what is marked may not be committed yet: outputs are under way, or a transaction will carry it."""
+        return self.transaction is not None or (self.job_producer is not None and self.job_producer.pending)
 
     def take_back(self, before: Standing) -> None:
         """Outputs of this run were not delivered: what it marked and nobody committed is not done after all."""
@@ -377,16 +411,20 @@ class Lane:
         if self.sent > before.sent:
             floor = max(floor, self.sent)
         self.frontier = self.retry_from = floor
+        self.metadata = before.metadata if floor == before.frontier else self.metadata_sent
         if self.batch:
             self.repeat_end = self.batch[-1].offset() + 1
 
     def standing(self) -> Standing:
         """Where the lane stands before something that may have to be taken back."""
-        return Standing(self.frontier, self.retry_from, self.unmarked_end, self.committed, self.sent)
+        return Standing(
+            self.frontier, self.retry_from, self.unmarked_end, self.committed, self.sent, self.metadata
+        )
 
     def restore(self, before: Standing) -> None:
         """Nothing of what was marked since `before` is so: the transaction it belonged to did not happen."""
         self.frontier, self.retry_from, self.unmarked_end = before.frontier, before.retry_from, before.unmarked_end
+        self.metadata = before.metadata
 
     def forgive(self) -> None:
         """The failed delivery has had its consequence."""

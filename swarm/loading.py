@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from swarm.errors import AppError, ConfigurationError, SwarmError
 from swarm.handlers import is_async, wants_consumer
 from swarm.plan import LONGEST_TRANSACTION, Plan, job_limit
 from swarm.scoreboard import MAX_GROUPS
+from swarm.selection import choose, selection_problems
 
 if TYPE_CHECKING:
     from swarm.config import Settings
@@ -82,8 +84,12 @@ def app_problems(app: App, default_group: str | None, settings: Settings | None 
                 'Declare one with @app.subscribe("topic") or @app.each("topic"), in a module that the app\'s module imports.',
             )
         )
-    if len(app.groups(default_group)) > MAX_GROUPS:
-        what = f"it has {len(app.groups(default_group))} consumer groups, and a worker shows at most {MAX_GROUPS}"
+    groups: Mapping[str, Sequence[Plan]] = app.groups(default_group)
+    if settings is not None:
+        problems.extend(selection_problems(groups, settings.swarm))
+        groups = choose(groups, settings.swarm)
+    if len(groups) > MAX_GROUPS:
+        what = f"it has {len(groups)} consumer groups, and a worker shows at most {MAX_GROUPS}"
         problems.append((f"App({app.name!r})", what, "Divide it into several apps, each a daemon of its own."))
     for group, plans in app.groups(default_group).items():
         problems.extend(_group_problems(group, plans))

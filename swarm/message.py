@@ -64,7 +64,11 @@ class Message:
         """What the subscription's deserializer makes of `raw`, once; `raw` itself without one. Raises what the deserializer raises."""
         if self._value is _UNREAD:
             raw = self._raw.value()
-            self._value = raw if self._deserializer is None or raw is None else self._deserializer(raw)
+            deserializer: Any = self._deserializer
+            if deserializer is None or raw is None:
+                self._value = raw
+            else:  # those of swarm.serialization also want the topic and the headers
+                self._value = deserializer(self if getattr(deserializer, "wants_message", False) else raw)
         return self._value
 
     @property

@@ -16,14 +16,15 @@ from swarm.plan import Decision, Plan
 class Failure:
     """A failed run: `size` messages were still unmarked when it ended; `failed` runs in a row began with the first of them.
 
-    culprit_known: the first unmarked message is the one that raised. narrowed: the run was already a slice of a failed batch.
+    culprit_known: the first unmarked message is the one that raised. tries: failed runs in a row that the message was a part of
+    which raised; more than `failed` while it is searched for in ever smaller slices.
     decision: what the application says to the error (`DeadLetter.decide`), None: nothing.
     """
 
     size: int
     failed: int
     culprit_known: bool
-    narrowed: bool
+    tries: int
     decision: Decision | None = None
 
 
@@ -53,9 +54,10 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """At-most-once: dead-letter (or drop, where there is no topic) all `size` unmarked messages; they never run again."""
+    """At-most-once: all `size` unmarked messages never run again. `letter`: they are dead-lettered, if there is a topic; else dropped."""
 
     size: int
+    letter: bool = True
 
 
 Verdict = Retry | Narrow | SetAside | Skip | GiveUp
@@ -64,12 +66,12 @@ Verdict = Retry | Narrow | SetAside | Skip | GiveUp
 def after_failure(plan: Plan, failure: Failure, chance: float) -> Verdict:
     """The verdict on a failed run; `chance` (0 to 1) places the delay within the backoff's jitter."""
     if plan.delivery == "at_most_once":
-        return GiveUp(1 if failure.culprit_known else failure.size)
+        return GiveUp(1 if failure.culprit_known else failure.size, failure.decision != "skip")
     letter = plan.dead_letter
     if failure.decision is not None:
         over = failure.decision != "retry"
     else:
-        over = letter is not None and (failure.narrowed or failure.failed >= letter.max_attempts)
+        over = letter is not None and failure.tries >= letter.max_attempts
     if not over:
         return Retry(plan.backoff.delay(failure.failed, chance))
     if failure.culprit_known or failure.size == 1:

@@ -10,6 +10,7 @@ from swarm.config import Problem
 from swarm.config.kafka import check_properties, redact
 from swarm.errors import AppError
 from swarm.loading import app_problems, load_app, refuse_threads
+from swarm.selection import chosen_groups
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -91,7 +92,8 @@ def _check_here(loaded: Loaded) -> list[dict[str, str]]:
         text = str(error).removeprefix("swarm.app: ")
         return [vars_of(_problem(loaded, "swarm.app", f"{text}\n{frames}".strip(), ""))]
     problems = [
-        Problem(where, settings.swarm.app, what, fix) for where, what, fix in app_problems(app, settings.swarm.group_id, settings)
+        Problem(where, loaded.sources.get(where, settings.swarm.app), what, fix)
+        for where, what, fix in app_problems(app, settings.swarm.group_id, settings)
     ]
     problems += _try_clients(loaded, app)
     return [vars_of(problem) for problem in problems]
@@ -116,7 +118,7 @@ def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]
         app = load_app(settings.swarm.app, loaded.base_dir)
     return {
         group: group_properties(settings, group, plans, 0)
-        for group, plans in app.groups(settings.swarm.group_id).items()
+        for group, plans in chosen_groups(app, settings.swarm).items()
     }
 
 
@@ -127,7 +129,7 @@ def _try_clients(loaded: Loaded, app: App) -> list[Problem]:
 
     problems: list[Problem] = []
     seen: set[str] = set()
-    for group, plans in app.groups(loaded.settings.swarm.group_id).items():
+    for group, plans in chosen_groups(app, loaded.settings.swarm).items():
         for plan in plans:
             problems += check_properties(dict(plan.kafka), plan.label, loaded.settings.swarm.app or "")
         try:

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, assert_never, get_args
 
 from confluent_kafka import KafkaException
@@ -52,6 +52,7 @@ class Processor:
         self._bus = runtime.bus
         self._dispatcher = runtime.dispatcher
         self._clock = runtime.clock
+        self._wall: Callable[[], float] = time.time
         self._seat = runtime.make_seat(slot)
 
     def run(self) -> None:
@@ -70,6 +71,7 @@ class Processor:
                 dispatcher.done(lane)
                 if lane.lost and not lane.hook_due:
                     lane.phase = "closed"
+                    lane.group.say_dropped(lane)
                     successor = lane.group.successor_of(lane)
                     if successor is not None:
                         dispatcher.offer(successor, self._clock())
@@ -157,9 +159,10 @@ class Processor:
             if lane.transaction is not None:
                 if lane.transaction.open:
                     lane.transaction.abort()
-                lane.frontier, lane.retry_from = before.frontier, before.retry_from
-                if isinstance(error, Undecided):
-                    with self._dispatcher.lock:
+                with self._dispatcher.lock:
+                    lane.restore(before)
+                    lane.transaction = None
+                    if isinstance(error, Undecided):
                         lane.group.request_reread(lane)
             if lane.job_producer is not None and lane.job_producer.pending:
                 # What the hook marked stands for outputs that were not delivered: it is read and handled again.
@@ -225,11 +228,11 @@ class Processor:
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started
-        if lane.transaction is not None and not self._close_transaction(lane, done, failure, before, handled_before):
-            return
-        if (
-            isinstance(failure, (Aborted, Undecided)) and not at_most_once
-        ):  # of a transaction that the handler made itself
+        if lane.transaction is not None:
+            raised = failure
+            failure = self._close_transaction(lane, done, failure, before)
+            undelivered = failure is not raised
+        if isinstance(failure, (Aborted, Undecided)) and not at_most_once:  # also of a transaction of the handler's own
             lane.handled = handled_before + sum(1 for message in batch if message.offset() < lane.retry_from)
             self._aborted(lane, failure)
         elif division is not None and not undelivered:
@@ -249,7 +252,7 @@ class Processor:
         bucket = self._runtime.bucket(lane.plan)
         now = self._clock()
         allowed = None if bucket is None else bucket.take(len(lane.batch), now)
-        judged = flow.admit(lane.plan, lane.batch, time.time(), allowed, lane.attempt)
+        judged = flow.admit(lane.plan, lane.batch, self._wall(), allowed, lane.attempt)
         if bucket is not None and allowed is not None:
             bucket.give_back(allowed - len(judged.run))
             if judged.limited and not judged.run:
@@ -319,9 +322,10 @@ class Processor:
         self, lane: Lane, batch: list[Record], done: int, attempt: int, seconds: float, handled_before: int
     ) -> None:
         with self._dispatcher.lock:
-            lane.handled = handled_before + lane.settle_success(done)
+            settled = lane.settle_success(done)
+            lane.handled = handled_before + settled
             self._rest(lane, done, seconds)
-        self._say_consumed(lane, batch[:done], attempt, seconds)
+        self._say_consumed(lane, batch[:settled], attempt, seconds)
 
     def _rest(self, lane: Lane, done: int, seconds: float) -> None:
         """A run was a success: what follows from that. Under the lock."""
@@ -444,46 +448,48 @@ class Processor:
                 self._rest(lane, len(done), seconds)
             else:
                 lane.group.report_handled(lane)
-                self._judge_slices(lane, failed)
+        if failure is not None:
+            self._judge_slices(lane, failed)
         self._say_consumed(lane, done, attempt, seconds, holes=len(done) < len(batch))
 
     def _judge_slices(self, lane: Lane, failed: list[Slice]) -> None:
-        """What follows where slices failed. Under the lock."""
+        """What follows where slices failed."""
         plan = lane.plan
-        lane.seek_request = lane.pause_request = None
-        if plan.delivery == "at_most_once":
-            # Never again: the message that failed (`each`), or all of its slice, for nobody knows which of it was done.
-            for part in failed:
-                assert part.failure is not None
-                text = describe(part.failure)
-                if lane.closing or lane.lost:
-                    self._dropped(lane, part.undone(), text)
-                else:
-                    self._give_up(lane, part.undone()[: 1 if plan.each else None], text)
-            return
-        if lane.lost or lane.closing or not lane.again:
-            return
-        error = failed[0].failure
-        assert error is not None
-        size = len(lane.again)
-        failure = Failure(size, 1, plan.each or size == 1, False, self._decide(lane, error, 1))
-        verdict = after_failure(plan, failure, random.random())
-        if isinstance(
-            verdict, (SetAside, Skip)
-        ):  # each slice that failed has such a message, not the first of them only
-            letter = isinstance(verdict, SetAside)
-            culprits = [undone[0] for part in failed if (undone := part.undone())]
-            lane.aside.extend(Aside(message, describe(error), 1, letter) for message in culprits)
-        else:
-            self._follow(lane, verdict, size, describe(error))
+        known = plan.each or len(lane.again) == 1
+        causes = []  # of each slice: what runs again of it, and why
+        for part in failed:
+            undone, error = part.undone(), part.failure
+            assert error is not None
+            if undone:
+                # At-most-once gives up a whole slice, for nobody knows which of it was done.
+                size = len(undone) if plan.delivery == "at_most_once" else len(lane.again)
+                failure = Failure(size, 1, known or size == 1, 1, self._decide(lane, error, 1, undone[0]))
+                causes.append((undone, describe(error), after_failure(plan, failure, random.random())))
+        with self._dispatcher.lock:
+            lane.seek_request = lane.pause_request = None
+            if lane.lost or lane.closing:
+                if plan.delivery == "at_most_once":
+                    self._cut_off(lane, [(undone[:1] if plan.each else undone, text) for undone, text, _ in causes])
+                return
+            retry: tuple[Verdict, str] | None = None
+            for undone, text, verdict in causes:
+                if isinstance(verdict, GiveUp):
+                    self._give_up(lane, undone[: verdict.size], text, verdict.letter)
+                elif isinstance(verdict, (SetAside, Skip)):
+                    lane.aside.append(Aside(undone[0], text, 1, isinstance(verdict, SetAside)))
+                elif retry is None:
+                    retry = verdict, text
+            if retry is not None and lane.again:
+                self._follow(lane, retry[0], len(lane.again), retry[1])
 
     # -- a transaction around the run --------------------------------------------------------------------------------
 
     def _open_transaction(self, lane: Lane) -> bool:
         """Exactly-once: begin the run's transaction; False: not to be had now, the batch runs later."""
         try:
-            if lane.committed < 0 and not lane.group.commit_now(lane):
-                raise Aborted("where the group begins is not committed yet")
+            if lane.uncommitted and not lane.group.commit_now(lane):
+                # It must not arrive after what the transaction commits.
+                raise Aborted("what was skipped, or where the group begins, is not committed yet")
             lane.transaction = Transaction(self._seat, lane)
         except (KafkaException, Aborted) as error:
             self._aborted(lane, error)
@@ -491,29 +497,28 @@ class Processor:
         return True
 
     def _close_transaction(
-        self, lane: Lane, done: int, failure: BaseException | None, before: Standing, handled_before: int
-    ) -> bool:
-        """Commit the run's transaction, or undo it after a failure; False: it did not happen, and the run is repeated."""
-        transaction, lane.transaction = lane.transaction, None
+        self, lane: Lane, done: int, failure: BaseException | None, before: Standing
+    ) -> BaseException | None:
+        """Commit the run's transaction, or undo it after a failure; returns why it did not happen, None: it did."""
+        transaction = lane.transaction
         assert transaction is not None
-        if failure is not None:
-            transaction.abort()
-            lane.restore(before)
-            return True
-        rest = lane.batch[done:]
-        if lane.suppress or lane.plan.offsets == "manual":
-            end = lane.frontier
+        if failure is None:
+            rest = lane.batch[done:]
+            if lane.suppress or lane.plan.offsets == "manual":
+                end = lane.frontier
+            else:
+                end = rest[0].offset() if rest else lane.batch_end
+            try:
+                transaction.commit(end)
+            except (Aborted, Undecided, KafkaException) as error:
+                failure = error
         else:
-            end = rest[0].offset() if rest else lane.batch_end
-        try:
-            transaction.commit(end)
-        except (Aborted, Undecided) as error:
-            lane.restore(before)
-            lane.handled = handled_before
-            self._aborted(lane, error)
-            return False
-        lane.frontier = max(lane.frontier, end)
-        return True
+            transaction.abort()
+        with self._dispatcher.lock:  # the poller must not see one without the other
+            if failure is not None:
+                lane.restore(before)
+            lane.transaction = None
+        return failure
 
     def _aborted(self, lane: Lane, error: BaseException) -> None:
         """A transaction did not happen, for no fault of the handler's: what it belonged to runs again and counts as the same attempt."""
@@ -533,7 +538,11 @@ class Processor:
             if isinstance(error, Undecided):
                 lane.group.request_reread(lane)
             else:
-                self._dispatcher.delay(lane, self._clock() + TRANSACTION_RETRY)
+                lane.aborts += 1
+                pause = max(
+                    TRANSACTION_RETRY, lane.plan.backoff.delay(lane.aborts, random.random()) if lane.aborts > 1 else 0.0
+                )
+                self._dispatcher.delay(lane, self._clock() + pause)
 
     # -- after a failure ---------------------------------------------------------------------------------------------
 
@@ -553,10 +562,12 @@ class Processor:
         done = 0 if undelivered else lane.handled - handled_before
         at = min(done, len(batch) - 1)
         first, last = batch[at].offset(), batch[-1].offset()
-        self._failed_event(lane, error, first, last, 1 if done else attempt)
+        if plan.exactly_once:
+            self._failed_event(lane, error, batch[0].offset(), last, attempt)  # all of the run was undone
+        else:
+            self._failed_event(lane, error, first, last, 1 if done else attempt)
         text = describe(error)
         with self._dispatcher.lock:
-            was_narrow = lane.narrow > 0
             if plan.delivery == "at_most_once":
                 began_at = batch[0].offset()
                 if plan.each:
@@ -569,20 +580,27 @@ class Processor:
             lane.seek_request = None
             lane.pause_request = None
             consumed = batch[: len(batch) - size]
-            if lane.lost or lane.closing:
-                if size and plan.delivery == "at_most_once":
-                    # Committed before the run and never run again: what the end of the assignment cuts off is at least said.
-                    self._dropped(lane, lane.again[:size], text)
-            elif plan.exactly_once and plan.each and done:
-                lane.healthy = done  # what was healthy was undone with the rest: it runs alone first, and is committed
-            elif size:
-                known = (plan.each and not undelivered) or size == 1
-                failure = Failure(size, lane.failed, known, was_narrow, self._decide(lane, error, lane.tries))
-                self._follow(lane, after_failure(plan, failure, random.random()), size, text)
+            failed, tries = lane.failed, lane.tries
+            blames = plan.exactly_once and plan.each and 0 < done < len(batch) and not undelivered
+            if blames:  # what was healthy was undone with the rest: it runs alone first, and is committed
+                failed = tries = lane.blame(batch[done])
+        if size:
+            at = done if blames else 0
+            known = (plan.each and not undelivered) or size == 1
+            decision = self._decide(lane, error, tries, batch[len(batch) - size + at])
+            verdict = after_failure(plan, Failure(size, failed, known, tries, decision), random.random())
+            with self._dispatcher.lock:
+                if lane.lost or lane.closing:
+                    if plan.delivery == "at_most_once":
+                        self._cut_off(lane, [(lane.again[: 1 if plan.each else size], text)])
+                elif blames and isinstance(verdict, (SetAside, Skip)):
+                    lane.condemned = Aside(batch[done], text, tries, isinstance(verdict, SetAside))
+                elif len(lane.again) >= size:  # else it was sought elsewhere meanwhile
+                    self._follow(lane, verdict, size, text)
         self._say_consumed(lane, consumed, attempt, seconds)
 
-    def _decide(self, lane: Lane, error: BaseException, attempt: int) -> Decision | None:
-        """What the application says to a failure; None: nothing. Under the lock: it is asked for a word, not for work."""
+    def _decide(self, lane: Lane, error: BaseException, attempt: int, message: Record) -> Decision | None:
+        """What the application says to a failure; None: nothing. Not under the lock: it is the application's code."""
         letter = lane.plan.dead_letter
         if letter is None or letter.decide is None:
             return None
@@ -591,9 +609,8 @@ class Processor:
             if decision not in (None, *get_args(Decision)):
                 raise ValueError(f"expected retry, dead_letter, skip or None, got {decision!r}")
         except BaseException as failure:
-            offset = lane.again[0].offset() if lane.again else lane.frontier
             self._bus.publish(
-                events.DeciderFailed(lane.group.name, lane.topic, lane.partition, offset, describe(failure))
+                events.DeciderFailed(lane.group.name, lane.topic, lane.partition, message.offset(), describe(failure))
             )
             return None
         return decision
@@ -613,21 +630,30 @@ class Processor:
                 lane.aside.append(Aside(lane.again[0], error, lane.tries))
             case Skip():
                 lane.aside.append(Aside(lane.again[0], error, lane.tries, letter=False))
-            case GiveUp(count):
-                self._give_up(lane, lane.again[:count], error)
+            case GiveUp(count, letter):
+                self._give_up(lane, lane.again[:count], error, letter)
             case _ as unknown:
                 assert_never(unknown)
 
-    def _give_up(self, lane: Lane, messages: list[Record], error: str) -> None:
+    def _give_up(self, lane: Lane, messages: list[Record], error: str, letter: bool) -> None:
         """At-most-once: what failed never runs again. Under the lock."""
         gone = {message.offset() for message in messages}
         lane.again = [message for message in lane.again if message.offset() not in gone]
         lane.attempt, lane.failed = 1, 0
-        if lane.plan.dead_letter is not None:
+        if letter and lane.plan.dead_letter is not None:
             lane.aside.extend(Aside(message, error, 1) for message in messages)
             return
+        # Of what a filter raised at, nothing is committed yet.
+        lane.frontier = max(lane.frontier, lane.again[0].offset() if lane.again else lane.again_end)
         lane.handled += len(messages)
+        lane.group.report_handled(lane)
         self._dropped(lane, messages, error)
+
+    def _cut_off(self, lane: Lane, culprits: list[tuple[list[Record], str]]) -> None:
+        """At-most-once: the assignment ends, and what was committed and not done is read by nobody again; it is said when the
+        assignment is over. Under the lock."""
+        for messages, error in culprits:
+            lane.aside.extend(Aside(m, error, 1) for m in messages if m.offset() < lane.committed)
 
     def _dropped(self, lane: Lane, messages: list[Record], error: str) -> None:
         for part in virtual.ranges(messages):

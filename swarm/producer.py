@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as RawProducer
+
+from swarm.headers import Given, check
 
 _QUEUE_PATIENCE: Final = 60.0
 """Seconds for which `produce` waits for room in librdkafka's queue before it raises BufferError."""
 
-Headers = list[tuple[str, str | bytes | None]] | dict[str, str | bytes | None] | None
+Headers = Given
 Report = Callable[[KafkaError | None, Any], None]
 
 
 class Producer:
-    """A producer whose delivery reports are served by a thread of its own (`producer`)."""
+    """A producer whose delivery reports are served by a thread of its own (`producer`).
+
+    A fatal error (an idempotent producer may not write anywhere, say) ends librdkafka's client and not ours: what was under way is
+    reported as failed with that error, and the next `produce` makes a new one.
+    """
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
-        self._raw = RawProducer(dict(properties))
+        self._properties = dict(properties)
+        self._raw = self._make()
+        self._lock = threading.Lock()
+        self._fatal: KafkaError | None = None
+        """Why the client of now is of no use any more."""
+        self._why: KafkaError | None = None
+        """The same of the last one that was not: what it had in hand may still be reported."""
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="producer", daemon=True)
         self._thread.start()
 
+    def _make(self) -> RawProducer:
+        # With a logger: librdkafka's own lines go to stderr, among what is JSON there.
+        return RawProducer(self._properties, logger=logging.getLogger("librdkafka"))
+
     def _serve(self) -> None:
         while not self._closed:
-            try:
-                self._raw.poll(0.1)
-            except (
-                BaseException
-            ):  # an application's delivery report: without this thread no report would ever come again
-                logging.getLogger(__name__).exception("a delivery report raised")
+            self._poll(self._raw, 0.1)
+
+    def _poll(self, raw: RawProducer, timeout: float) -> None:
+        try:
+            raw.poll(timeout)
+        except KafkaException as error:
+            self._condemn(raw, error.args[0])
+        except BaseException:  # an application's delivery report: without this thread no report would ever come again
+            logging.getLogger(__name__).exception("a delivery report raised")
+
+    def _condemn(self, raw: RawProducer, error: KafkaError) -> None:
+        """The client has met a fatal error: librdkafka raises it once, from whatever serves it."""
+        with self._lock:
+            if raw is not self._raw or (self._fatal is not None and error.code() == KafkaError._FATAL):
+                return
+            self._fatal = self._why = error
+        logging.getLogger(__name__).warning("the producer has failed and will be replaced: %s", error.str())
+
+    def _client(self) -> RawProducer:
+        with self._lock:
+            if self._fatal is None:
+                return self._raw
+            old, self._raw, self._fatal = self._raw, self._make(), None
+        old.purge()
+        with contextlib.suppress(KafkaException):
+            old.flush(1.0)  # the rest of its reports
+        return self._raw
 
     def produce(
         self,
@@ -47,33 +85,59 @@ class Producer:
         timestamp: int = 0,
         on_delivery: Report | None = None,
     ) -> None:
-        """Queue a message. Waits up to 60 s for room in the queue (then BufferError); the report comes in the thread `producer`."""
+        """Queue a message. Waits up to 60 s for room in the queue (then BufferError); the report comes in the thread `producer`.
+
+        TypeError or UnicodeEncodeError for a header whose name is no text.
+        """
+        check(headers)
         deadline = time.monotonic() + _QUEUE_PATIENCE
+
+        def report(error: KafkaError | None, message: Any) -> None:
+            if error is not None and error.code() == KafkaError._PURGE_QUEUE and self._why is not None:
+                error = self._why  # it was purged because of that
+            if on_delivery is not None:
+                on_delivery(error, message)
+
         while True:
+            raw = self._client()
             try:
-                self._raw.produce(
+                raw.produce(
                     topic,
                     value=value,
                     key=key,
                     headers=headers,
                     partition=partition,
                     timestamp=timestamp,
-                    on_delivery=on_delivery,
+                    on_delivery=report if on_delivery is not None else None,
                 )
                 return
             except BufferError:
                 if time.monotonic() > deadline:
                     raise
-                self._raw.poll(0.05)
+                self._poll(raw, 0.05)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._FATAL:
+                    raise
+                self._condemn(raw, error.args[0])
+                raise KafkaException(self._why) from None
 
     def partitions(self, topic: str, timeout: float = 10.0) -> int:
         """How many partitions a topic has; 0 where it does not exist. Blocks; raises KafkaException."""
-        found = self._raw.list_topics(topic, timeout=timeout).topics.get(topic)
-        return len(found.partitions) if found is not None and found.error is None else 0
+        found = self._client().list_topics(topic, timeout=timeout).topics.get(topic)
+        if found is None or found.error is None:
+            return len(found.partitions) if found is not None else 0
+        if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return 0
+        raise KafkaException(found.error)
 
     def flush(self, timeout: float = 30.0) -> int:
         """Wait until all is delivered; returns how many messages are not."""
-        return self._raw.flush(timeout)
+        raw = self._raw
+        try:
+            return raw.flush(timeout)
+        except KafkaException as error:
+            self._condemn(raw, error.args[0])
+            return len(raw)
 
     def close(self, timeout: float = 10.0) -> int:
         """Flush and end; returns how many messages were not delivered."""
@@ -157,3 +221,107 @@ class JobProducer:
         with self._changed:
             self._changed.wait_for(lambda: self._outstanding == 0, timeout)
             return self._outstanding
+
+
+class TransactionalSender:
+    """Messages and the offsets they stand for, all or nothing, one transaction after the other: for commands. One thread.
+
+    Whoever uses the same `transactional_id` next ends what this one left open, and fences it. Raises KafkaException throughout.
+    """
+
+    def __init__(self, properties: Mapping[str, Any], transactional_id: str) -> None:
+        taken = {"enable.idempotence", "acks", "request.required.acks"}  # implied; anything else would be refused
+        self._raw = RawProducer(
+            {
+                # Nearly all of a transaction's time is one retry while the broker still ends the one before (docs/design.md).
+                "retry.backoff.ms": 5,
+                "retry.backoff.max.ms": 20,
+                **{name: value for name, value in properties.items() if name not in taken},
+                "transactional.id": transactional_id,
+            },
+            logger=logging.Logger("swarm.sender", level=logging.CRITICAL + 1),
+        )
+        self._failed: KafkaError | None = None
+        self.refused = ""
+        """The label of the first message of this transaction that could not be delivered."""
+        self.is_open = False
+
+    def take_over(self, timeout: float) -> None:
+        """End what an earlier sender of this id left open; from now on that one can do nothing more. Blocks."""
+        self._raw.init_transactions(timeout)
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        headers: list[tuple[str, str | bytes | None]],
+        partition: int,
+        timestamp: int,
+        label: str,
+    ) -> None:
+        """Queue a message as part of the transaction, which it begins where none is open. Waits for room in the queue."""
+
+        def report(error: KafkaError | None, _: Any) -> None:
+            if error is not None and self._failed is None:
+                self._failed, self.refused = error, label
+
+        if not self.is_open:
+            self._raw.begin_transaction()
+            self._failed, self.refused = None, ""
+            self.is_open = True
+        deadline = time.monotonic() + _QUEUE_PATIENCE
+        while True:
+            try:
+                self._raw.produce(
+                    topic,
+                    value=value,
+                    key=key,
+                    headers=headers,
+                    partition=partition,
+                    timestamp=timestamp,
+                    on_delivery=report,
+                )
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._raw.poll(0.05)
+
+    def commit(self, topic: str, positions: Mapping[int, tuple[int, str]], membership: Any, timeout: float) -> None:
+        """Commit the transaction with offsets and metadata by partition of `topic`. Returns when the broker has confirmed it.
+
+        Where it raises, call `abort`; after a timeout only who takes over learns whether it was committed.
+        """
+        if not self.is_open:
+            self._raw.begin_transaction()
+            self.is_open = True
+        offsets = [TopicPartition(topic, partition, *position) for partition, position in positions.items()]
+        deadline = time.monotonic() + timeout
+        if offsets:
+            self._insist(lambda: self._raw.send_offsets_to_transaction(offsets, membership, timeout), deadline)
+        try:
+            self._insist(lambda: self._raw.commit_transaction(timeout), deadline)
+        except KafkaException as error:
+            if self._failed is not None:  # what was refused says more than what failed with it
+                raise KafkaException(self._failed) from error
+            raise
+        self.is_open = False
+
+    def abort(self, timeout: float) -> None:
+        """Undo what is open. Where the broker cannot be told, it does so itself after `transaction.timeout.ms`. Never raises."""
+        if self.is_open:
+            self.is_open = False
+            with contextlib.suppress(KafkaException):
+                self._raw.abort_transaction(timeout)
+
+    def _insist(self, call: Callable[[], Any], deadline: float) -> None:
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                failure = error.args[0]
+                if not failure.retriable() or failure.fatal() or time.monotonic() > deadline:
+                    raise

@@ -47,6 +47,25 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
+OF_THE_MESSAGE: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+"""Why a message was not delivered, where it would not be the next time either: a failure of the handler that produced it."""
+_ENDED: Final = frozenset({KafkaError._STATE, KafkaError._FATAL, KafkaError._FENCED, KafkaError._PURGE_QUEUE})
+"""What `produce` raises once something else has gone wrong with the transaction."""
+
+
 class Aborted(Exception):
     """Nothing of the transaction happened, for a reason that is not the handler's. The run is repeated."""
 
@@ -83,6 +102,8 @@ class Seat:
         self._raw: Any = None
         self._ready = False
         self._not_before = 0.0
+        self.undelivered: KafkaError | None = None
+        """Why the first message that was not delivered was not."""
         self.thread = 0
         """The identity of the thread that uses it."""
 
@@ -92,7 +113,7 @@ class Seat:
             pause = self._not_before - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            self._raw = self._make({**self._properties(), "transactional.id": self._id})
+            self._raw = self._make({**self._properties(), "transactional.id": self._id, "on_delivery": self.report})
         if not self._ready:
             try:
                 self._raw.init_transactions(INIT_TIMEOUT)
@@ -102,6 +123,11 @@ class Seat:
                 raise
             self._ready = True
         return self._raw
+
+    def report(self, error: KafkaError | None, _: Any) -> None:
+        """A delivery report; called from within the calls to the producer."""
+        if error is not None and self.undelivered is None:
+            self.undelivered = error
 
     def replace(self, error: KafkaError) -> None:
         """Give up this producer; the next use makes a new one, which ends what this one has left open. At most one a second:
@@ -117,8 +143,16 @@ class Transaction:
     def __init__(self, seat: Seat, lane: Lane) -> None:
         self._seat = seat
         self._lane = lane
-        self._raw = seat.producer()
-        self._raw.begin_transaction()
+        seat.undelivered = None
+        try:
+            self._raw = seat.producer()
+        except KafkaException as error:
+            raise Aborted(describe(error)) from error
+        try:
+            self._raw.begin_transaction()
+        except KafkaException as error:  # something is left of an earlier one
+            seat.replace(error.args[0])
+            raise Aborted(describe(error)) from error
         self.open = True
         self.frontier = lane.frontier
         """What was marked inside it: the next offset that is committed with it."""
@@ -153,13 +187,24 @@ class Transaction:
                     headers=headers,
                     partition=partition,
                     timestamp=timestamp,
-                    **({"on_delivery": on_delivery} if on_delivery is not None else {}),
+                    **({"on_delivery": self._both(on_delivery)} if on_delivery is not None else {}),
                 )
                 return
+            except KafkaException as error:
+                if error.args[0].code() in _ENDED:
+                    raise Aborted(describe(error)) from error
+                raise
             except BufferError:
                 if time.monotonic() > deadline:
                     raise
                 self._raw.poll(0.05)
+
+    def _both(self, on_delivery: Report) -> Report:
+        def report(error: KafkaError | None, message: Any) -> None:
+            self._seat.report(error, message)
+            on_delivery(error, message)
+
+        return report
 
     def flush(self, timeout: float | None = None) -> int:
         """Nothing is visible before the commit, so there is nothing to wait for; for the sake of those used to producers."""
@@ -173,7 +218,8 @@ class Transaction:
     def commit(self, end: int) -> None:
         """Commit, with `end` as the lane's next offset where that is new. Blocks, also for as long as the broker is away.
 
-        Raises Aborted (nothing happened) or Undecided. Sets `lane.committed` before it returns.
+        Raises Aborted (nothing happened) or Undecided; KafkaException (nothing happened, either) where a message can never be
+        delivered. Sets `lane.committed` before it returns.
         """
         lane = self._lane
         self.open = False
@@ -194,20 +240,27 @@ class Transaction:
             raise
         except KafkaException as error:
             self.abort()
-            raise Aborted(describe(error)) from error
+            raise self._reason(error) from error
         try:
             self._insist(lambda: self._raw.commit_transaction(CALL_TIMEOUT))
         except KafkaException as error:
             failure = error.args[0]
             if failure.txn_requires_abort():
                 self.abort()
-                raise Aborted(describe(error)) from error
+                raise self._reason(error) from error
             # Fenced, or given up while it was on its way: the successor asks the broker.
             self._seat.replace(failure)
             raise Undecided(describe(error)) from error
         with lane.group.lock:
             lane.committed = lane.sent = end
+            lane.frontier = max(lane.frontier, end)  # together: else the poller would see something to commit
             lane.metadata_committed = lane.metadata
+
+    def _reason(self, error: KafkaException) -> Exception:
+        undelivered = self._seat.undelivered
+        if undelivered is not None and undelivered.code() in OF_THE_MESSAGE:
+            return KafkaException(undelivered)
+        return Aborted(describe(error))
 
     def abort(self) -> None:
         """Undo all of it. Never raises: where the broker cannot be told, the producer is replaced, which ends it too. Blocks."""
@@ -256,12 +309,18 @@ def own_transaction(lane: Lane) -> Iterator[Transaction]:
     # What was marked before must not be on its way while this transaction commits: it might arrive later, and take it back.
     if lane.uncommitted and not group.commit_now(lane):
         raise Aborted("what was marked before could not be committed")
+    metadata = lane.metadata
     lane.transaction = transaction = Transaction(lane.seat, lane)
     try:
         yield transaction
         transaction.commit(transaction.frontier)
-        lane.frontier = max(lane.frontier, transaction.frontier)
-        lane.retry_from = transaction.retry_from
+        with group.lock:
+            lane.frontier = max(lane.frontier, transaction.frontier)
+            lane.retry_from = transaction.retry_from
+            lane.transaction = None
+    except BaseException:
+        lane.metadata = metadata  # it was given with marks that are none
+        raise
     finally:
         if transaction.open:
             transaction.abort()

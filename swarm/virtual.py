@@ -137,6 +137,8 @@ class Division:
 
 def ranges(records: Sequence[Record]) -> list[Sequence[Record]]:
     """Records in the order of their offsets, cut wherever an offset is missing between two."""
+    if not records:
+        return []
     found: list[Sequence[Record]] = []
     begin = 0
     for number in range(1, len(records)):

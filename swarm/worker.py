@@ -39,6 +39,7 @@ from swarm.membership import group_properties
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
+from swarm.selection import chosen_groups
 from swarm.transactions import Seat, transactional_properties
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Runtime:
         user = self.settings.kafka
         self.app._producer = None
         self.app._producer_properties = lambda: producer_properties(user)
-        for name, plans in self.app.groups(self.settings.swarm.group_id).items():
+        for name, plans in chosen_groups(self.app, self.settings.swarm).items():
             self.groups.append(Group(self, name, plans, group_properties(self.settings, name, plans, self.index)))
         if self.app.listeners:
             self.listeners = Listeners(

@@ -15,10 +15,12 @@ import pytest
 # Also where pytest is not started as `python -m pytest`: the tests' own package stands beside them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.support.cluster import Cluster
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.ports import free_port
 from tests.support.project import Sections, merged, write_project
+from tests.support.proxy import Proxy, proxied_broker
 
 _DAEMONS = pytest.StashKey[list[Daemon]]()
 _SHUTDOWN_TIMEOUT = 10.0  # s; a test that fails to stop its swarm should say so soon
@@ -32,6 +34,38 @@ def broker() -> Iterator[Broker]:
     """
     with Broker() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def _proxied() -> Iterator[tuple[Broker, Proxy]]:
+    with proxied_broker() as running:
+        yield running
+
+
+@pytest.fixture
+def proxied(_proxied: tuple[Broker, Proxy]) -> Iterator[tuple[Broker, Proxy]]:
+    """A broker that clients reach through a proxy, which a test may slow down, hold and cut; it is healed after the test.
+
+    One for the whole run. Swarms get `broker.bootstrap`; topics are made with `broker.create_topic`.
+    """
+    yield _proxied
+    _proxied[1].heal()
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[Cluster]:
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+    """Three brokers, each behind a proxy, of which a test may kill or freeze one and do what it likes to the network.
+
+    One cluster for the whole run, whole again after the test.
+    """
+    yield _cluster
+    _cluster.heal()
 
 
 @pytest.fixture

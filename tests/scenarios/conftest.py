@@ -1,16 +1,22 @@
-"""What holds in every scenario, whatever it is about: no error event that it did not announce, and an end."""
+"""What holds in every scenario, whatever it is about: no error event that it did not announce, no invariant broken, and an end."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from swarm.testing.broker import SwarmBroker
+from swarm.testing.gathering import gather
+from swarm.testing.invariants import INVARIANTS, Violation, check, report
 from tests.support.daemon import Daemon
+from tests.support.project import Sections, merged
 
 _LIMIT = 120  # s, unless marked `limit(seconds)`
+
+ExpectViolation = Callable[[str, str], None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,12 +24,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def swarm_project(swarm_project: Callable[..., Daemon]) -> Iterator[Callable[..., Daemon]]:
-    """As everywhere (tests/conftest.py); at the end also no error that `Daemon.expect_errors` has not announced."""
+def expect_violation() -> ExpectViolation:
+    """`expect_violation(invariant, reason)`: the scenario breaks this one on purpose (a name of `swarm.testing.invariants`)."""
+
+    def expect(invariant: str, reason: str) -> None:
+        assert invariant in INVARIANTS, f"there is no invariant {invariant!r}, but: {', '.join(INVARIANTS)}"
+        assert reason, "an exception from the rules needs its reason"
+        expect.announced.add(invariant)  # type: ignore[attr-defined]
+
+    expect.announced = set()  # type: ignore[attr-defined]
+    return expect
+
+
+@pytest.fixture
+def swarm_project(
+    swarm_project: Callable[..., Daemon], expect_violation: ExpectViolation
+) -> Iterator[Callable[..., Daemon]]:
+    """As everywhere (tests/conftest.py); at the end also no error that `Daemon.expect_errors` has not announced, and no violation
+    of an invariant that `expect_violation` has not. For that a swarm logs at level debug, unless the scenario chose a level."""
     made: list[Daemon] = []
 
-    def make(*args: Any, **kwargs: Any) -> Daemon:
-        made.append(swarm_project(*args, **kwargs))
+    def make(app: str, settings: Sections | None = None, **kwargs: Any) -> Daemon:
+        made.append(swarm_project(app, merged({"log": {"level": "debug"}}, settings or {}), **kwargs))
         return made[-1]
 
     yield make
@@ -34,6 +56,26 @@ def swarm_project(swarm_project: Callable[..., Daemon]) -> Iterator[Callable[...
         assert not surprises, (
             f"errors that the scenario did not announce with expect_errors(…):\n{surprises}\n{daemon.story()}"
         )
+    violations = [each for each in judged(made) if each.invariant not in expect_violation.announced]  # type: ignore[attr-defined]
+    assert not violations, f"invariants that did not hold:\n{report(violations)}"
+
+
+def judged(daemons: Sequence[Daemon]) -> list[Violation]:
+    """What the facts of these swarms contradict: all together where they shared a broker."""
+    found: list[Violation] = []
+    for bootstrap in {daemon.settings["kafka"]["bootstrap.servers"] for daemon in daemons}:
+        together = [each for each in daemons if each.settings["kafka"]["bootstrap.servers"] == bootstrap]
+        if any(each.settings["log"]["level"] != "debug" for each in together):
+            continue  # the scenario wants it otherwise
+        isolation = {each.settings["kafka"].get("isolation.level", "read_committed") for each in together}
+        found += check(
+            gather(
+                {each.folder.name: each.events() for each in together},
+                SwarmBroker(bootstrap),
+                committed_only=isolation == {"read_committed"},
+            )
+        )
+    return found
 
 
 @pytest.fixture(autouse=True)

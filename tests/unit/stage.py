@@ -31,16 +31,27 @@ TOPIC = "orders"
 Offsets = Sequence[tuple[str, int, int]]
 
 
-def record(offset: int, partition: int = 0, topic: str = TOPIC, value: bytes | None = None) -> Any:
-    """A record as the client hands it out."""
+WALL: float = 1_700_000_000.0
+"""What the clock on the wall shows when a stage begins (s since the epoch)."""
+
+
+def record(
+    offset: int,
+    partition: int = 0,
+    topic: str = TOPIC,
+    value: bytes | None = None,
+    key: bytes | None = b"",
+    timestamp: tuple[int, int] | None = None,
+) -> Any:
+    """A record as the client hands it out; a key of its own unless one is given."""
     return Message(
         topic=topic,
         partition=partition,
         offset=offset,
-        key=b"key-%d" % offset,
+        key=b"key-%d" % offset if key == b"" else key,
         value=b"value-%d" % offset if value is None else value,
         headers=[("trace", b"abc")],
-        timestamp=(1, 1_700_000_000_000 + offset),
+        timestamp=timestamp or (1, int(WALL * 1000) + offset),
     )
 
 
@@ -53,41 +64,76 @@ class Broker:
 
     def __init__(self) -> None:
         self.logs: dict[tuple[str, int], list[int]] = {}
+        self.make: Callable[[int, int, str], Any] = record
+        """What stands in a log at an offset."""
         self.committed: dict[tuple[str, int], int] = {}
+        self.metadata: dict[tuple[str, int], str] = {}
+        """The texts that stand beside the committed offsets."""
         self.on_commit: Callable[[tuple[str, int], int], None] = lambda key, offset: None
+        self.on_seek: Callable[[tuple[str, int], int], None] = lambda key, offset: None
         self.refuse: KafkaError | None = None
         """What the next commit is answered with."""
         self.letters: list[tuple[int, dict[str, bytes | None]]] = []
         """Dead letters that were delivered: the source's offset, the headers."""
+        self.letters_from: list[tuple[int, int]] = []
+        """The same: the source's partition and offset."""
         self.outputs: list[tuple[str, Any]] = []
-        """What transactions produced and committed."""
+        """What was produced and delivered; what transactions produced, once they are committed."""
         self.abort_next = 0
         """So many transactions are refused."""
+        self.undecided_next: list[bool] = []
+        """The next transactions end without an answer: each was committed all the same, or was not."""
+        self.absent_next = 0
+        """So many calls of transactional producers are answered with: try again."""
         self.letter_failures = 0
+        self.output_failures = 0
+        """So many messages of plain producers are not delivered."""
+        self.on_undelivered: Callable[[Any], None] = lambda value: None
         self.on_letter: Callable[[], None] = lambda: None
 
-    def commit(self, offsets: Offsets) -> KafkaError | None:
+    def commit(self, offsets: Offsets, metadata: Mapping[tuple[str, int], str] | None = None) -> KafkaError | None:
         refused, self.refuse = self.refuse, None
         if refused is None:
             for topic, partition, offset in offsets:
-                self.on_commit((topic, partition), offset)
-                self.committed[(topic, partition)] = offset
+                self.hold((topic, partition), offset, (metadata or {}).get((topic, partition), ""))
         return refused
+
+    def hold(self, key: tuple[str, int], offset: int, metadata: str) -> None:
+        self.metadata[key] = metadata
+        self.on_commit(key, offset)
+        self.committed[key] = offset
 
     # As the worker's producer, for dead letters.
 
     def partitions(self, topic: str) -> int:
         return 4
 
-    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Any, **_: Any) -> None:
-        self.on_letter()
-        if self.letter_failures:
-            self.letter_failures -= 1
+    def produce(
+        self, topic: str, value: Any, key: Any = None, *, headers: Any = None, on_delivery: Any, **_: Any
+    ) -> None:
+        is_letter = "swarm.source.offset" in dict(headers or [])
+        if is_letter:
+            self.on_letter()
+            failing, self.letter_failures = self.letter_failures > 0, max(0, self.letter_failures - 1)
+        else:
+            failing, self.output_failures = self.output_failures > 0, max(0, self.output_failures - 1)
+        if failing:
+            if not is_letter:
+                self.on_undelivered(value)
             on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT), None)
             return
-        named = dict(headers)
-        self.letters.append((int(named["swarm.source.offset"]), named))
+        self.take(topic, value, headers)
         on_delivery(None, None)
+
+    def take(self, topic: str, value: Any, headers: Any) -> None:
+        """A message has arrived."""
+        named = dict(headers or [])
+        if "swarm.source.offset" in named:
+            offset = int(named["swarm.source.offset"])
+            self.letters.append((offset, named))
+            self.letters_from.append((int(named["swarm.source.partition"]), offset))
+        else:
+            self.outputs.append((topic, value))
 
 
 class FakeClient:
@@ -115,7 +161,7 @@ class FakeClient:
                 fresh = [offset for offset in self.broker.logs[key] if offset >= position][: min(most, self.most)]
                 if fresh:
                     self.position[key] = fresh[-1] + 1
-                    found += [record(offset, key[1], key[0]) for offset in fresh]
+                    found += [self.broker.make(offset, key[1], key[0]) for offset in fresh]
         return found
 
     def tell_errors(self) -> None:
@@ -129,17 +175,23 @@ class FakeClient:
     def resolve(
         self, partitions: Sequence[tuple[str, int]], edges: Mapping[str, str], timeout: float
     ) -> dict[tuple[str, int], int]:
+        for key in partitions:
+            if self.broker.metadata.get(key):
+                self.metadata[key] = self.broker.metadata[key]
         return {key: self.broker.committed.get(key, 0) for key in partitions}
 
     def membership(self) -> object:
         return "member"
 
+    def committed(self, topic: str, partition: int, timeout: float) -> int:
+        return self.broker.committed.get((topic, partition), 0)
+
     def commit_soon(self, offsets: Offsets, metadata: Mapping[tuple[str, int], str] | None = None) -> None:
-        self.answers.append((self.broker.commit(offsets), list(offsets)))
+        self.answers.append((self.broker.commit(offsets, metadata), list(offsets)))
 
     def commit_now(self, offsets: Offsets, metadata: Mapping[tuple[str, int], str] | None = None) -> None:
         self.broker.refuse = None  # to wait for the next try would take real time
-        self.broker.commit(offsets)
+        self.broker.commit(offsets, metadata)
 
     def pause(self, partitions: Sequence[tuple[str, int]]) -> None:
         self.paused |= set(partitions)
@@ -148,6 +200,7 @@ class FakeClient:
         self.paused -= set(starts)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.broker.on_seek((topic, partition), offset)
         self.position[(topic, partition)] = offset
 
     def high_watermark(self, topic: str, partition: int) -> int:
@@ -163,14 +216,17 @@ class TransactionalProducer:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.outputs: list[tuple[str, Any, Any]] = []
-        self.offsets: list[tuple[str, int, int]] = []
+        self.offsets: list[tuple[str, int, int, str]] = []
         self.is_open = False
+        self.is_over = False
 
     def init_transactions(self, timeout: float) -> None:
+        self._may_be_absent()
         self.is_open = False
 
     def begin_transaction(self) -> None:
         assert not self.is_open
+        self._must_live()
         self.is_open = True
         self.outputs, self.offsets = [], []
 
@@ -181,43 +237,79 @@ class TransactionalProducer:
     def send_offsets_to_transaction(self, offsets: list[Any], member: object, timeout: float) -> None:
         assert self.is_open
         assert member == "member"
-        self.offsets += [(each.topic, each.partition, each.offset) for each in offsets]
+        self._may_be_absent()
+        self.offsets += [(each.topic, each.partition, each.offset, each.metadata or "") for each in offsets]
 
     def commit_transaction(self, timeout: float) -> None:
         assert self.is_open
+        self._must_live()
+        self._may_be_absent()
+        if self.broker.undecided_next:
+            self.is_over = True
+            if self.broker.undecided_next.pop():
+                self._happen()
+            raise KafkaException(TransactionError(fatal=True))
         if self.broker.abort_next:
             self.broker.abort_next -= 1
-            raise KafkaException(TransactionError())
+            raise KafkaException(TransactionError(abort=True))
         self.is_open = False
-        for topic, partition, offset in self.offsets:
-            self.broker.on_commit((topic, partition), offset)
-            self.broker.committed[(topic, partition)] = offset
+        self._happen()
+
+    def _happen(self) -> None:
         for topic, value, headers in self.outputs:
-            named = dict(headers or [])
-            if "swarm.source.offset" in named:
-                self.broker.letters.append((int(named["swarm.source.offset"]), named))
-            else:
-                self.broker.outputs.append((topic, value))
+            self.broker.take(topic, value, headers)
+        for topic, partition, offset, metadata in self.offsets:
+            self.broker.hold((topic, partition), offset, metadata)
 
     def abort_transaction(self, timeout: float) -> None:
         assert self.is_open
+        self._must_live()
         self.is_open = False
 
     def poll(self, timeout: float) -> None:
         """Nothing is under way."""
 
+    def _must_live(self) -> None:
+        if self.is_over:
+            raise KafkaException(TransactionError(fatal=True))
+
+    def _may_be_absent(self) -> None:
+        if self.broker.absent_next:
+            self.broker.absent_next -= 1
+            raise KafkaException(TransactionError(retriable=True))
+
 
 class TransactionError:
-    """A refusal after which a transaction has to be aborted."""
+    """What the broker says to a transaction: to be aborted, the producer's end, or to be tried again."""
+
+    def __init__(self, *, abort: bool = False, fatal: bool = False, retriable: bool = False) -> None:
+        self._abort, self._fatal, self._retriable = abort, fatal, retriable
 
     def retriable(self) -> bool:
-        return False
+        return self._retriable
 
     def txn_requires_abort(self) -> bool:
-        return True
+        return self._abort
 
     def fatal(self) -> bool:
-        return False
+        return self._fatal
+
+    def code(self) -> int:
+        return KafkaError._FATAL if self._fatal else KafkaError._FAIL
+
+    def name(self) -> str:
+        return "_FATAL" if self._fatal else "_FAIL"
+
+    def str(self) -> str:
+        return "refused"
+
+
+class StagedSeat(Seat):
+    """A seat that does not wait for the clock before it makes another producer."""
+
+    def replace(self, error: Any) -> None:
+        super().replace(error)
+        self._not_before = 0.0
 
 
 class StagedGroup(Group):
@@ -232,14 +324,20 @@ class StagedGroup(Group):
         self.commits.commit_and_wait(self._client, [lane], 0.0, self._alive)
         return lane.committed >= target
 
+    def need_membership(self) -> None:
+        self.transactional = True
+        self._refresh_membership()
+
 
 class Stage:
     """One worker with one group of one plan."""
 
-    def __init__(self, plan: Plan, broker: Broker | None = None) -> None:
-        self.now = 1000.0
+    def __init__(
+        self, plan: Plan, broker: Broker | None = None, events: list[Event] | None = None, now: float = 1000.0
+    ) -> None:
+        self.now = now
         self.broker = broker or Broker()
-        self.events: list[Event] = []
+        self.events = [] if events is None else events
         self.bucket = None if plan.rate_limit is None else Bucket(plan.rate_limit)
         self.board = Scoreboard.create(0)
         self.dispatcher = Dispatcher(lambda: self.now)
@@ -260,7 +358,9 @@ class Stage:
             concurrency=4,
             exactly_once=plan.exactly_once,
             bucket=lambda plan: self.bucket,
-            make_seat=lambda slot: Seat(dict, "shop.0", Bus([(Event, self.events.append)]), self.make_producer),
+            make_seat=lambda slot: StagedSeat(
+                dict, f"shop.0.{slot}", Bus([(Event, self.events.append)]), self.make_producer
+            ),
             count_messages=lambda count: self.board.add(MESSAGES, count),
             group_joined=lambda: None,
             publish_assignment=lambda: None,
@@ -270,6 +370,14 @@ class Stage:
         self.client = FakeClient(self.broker, self.group)
         self.group._client = cast(Any, self.client)
         self.processor = Processor(runtime, 0)
+        self.helper = Processor(runtime, 1)
+        """Another thread's, for slices."""
+        self.processor._wall = self.helper._wall = lambda: self.wall
+
+    @property
+    def wall(self) -> float:
+        """The clock on the wall, which goes with the other one."""
+        return WALL + self.now - 1000.0
 
     def close(self) -> None:
         self.board.close()
@@ -325,6 +433,15 @@ class Stage:
             self.processor.run()
         finally:
             self.dispatcher.next = true_next  # type: ignore[method-assign]
+        return True
+
+    def help(self) -> bool:
+        """Another thread takes a slice of a batch that is being run, from within a handler. False: none waits."""
+        with self.dispatcher.lock:
+            part = next(filter(None, map(self.dispatcher.next_slice, self.dispatcher._divided)), None)
+        if part is None:
+            return False
+        self.helper._help(part)
         return True
 
     def settle(self, rounds: int = 2000) -> None:

@@ -18,6 +18,7 @@ KAFKA_PORTS = {
     "swarm.client": "consumers",
     "swarm.producer": "producers",
     "swarm.transactions": "transactional producers",
+    "swarm.serialization": "the clients of schema registries, which know no broker",
     "swarm.admin": "the cluster's administration",
     "swarm.demo_orders": "the world around the demo's swarm: its topics, who fills them, who reads the results",
     "swarm.embedded": "the embedded broker is inside the library that confluent_kafka brings",
@@ -34,6 +35,7 @@ KAFKA_VALUES = {
 DOORS = {
     "swarm.supervisor.processes": "swarm.worker",  # the child, after the fork
     "swarm.supervisor.main": "swarm.preflight",  # which tries librdkafka properties in a short-lived child
+    "swarm.supervisor.succession": "swarm.preflight",  # in the rehearsal of a reload, which is another process
 }
 
 # The commands: they run in neither a worker nor the supervisor, and may know both.

@@ -32,7 +32,7 @@ APP = """
 def test_quiet_resume_backtraces_and_hangup(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
-    """TSTP lets the job in hand end and takes no other until CONT; TTIN shows every process; a HUP harms nobody."""
+    """TSTP lets the job in hand end and takes no other until CONT; TTIN shows every process; HUP replaces the workers, one by one."""
     name = topic(2)
     daemon = swarm_project(APP.replace("TOPIC", name))
     recording = Recording(daemon.folder)
@@ -63,8 +63,9 @@ def test_quiet_resume_backtraces_and_hangup(
     daemon.signal(signal.SIGCONT)
     daemon.wait_for(lambda: len(recording.seen(name)) == 2, what="the swarm to go on")
     daemon.signal(signal.SIGHUP)
-    daemon.until_running()
-    assert [worker["pid"] for worker in daemon.workers()] == before
+    daemon.wait_for_event("swarm_reloaded")
+    assert not {worker["pid"] for worker in daemon.workers()} & set(before)
+    assert [line["worker"] for line in daemon.events("worker_stopping")] == [0, 1]
     assert daemon.stop() == 0
     assert broker.committed(daemon.group) == {(name, 0): 1, (name, 1): 1}
 
@@ -126,17 +127,20 @@ def test_keys_of_a_terminal_reach_the_supervisor_only(
     os.killpg(daemon.pid, signal.SIGHUP)
     os.killpg(daemon.pid, signal.SIGCONT)
     daemon.wait_for_event("swarm_resumed")
+    daemon.wait_for_event("swarm_reloaded")
     daemon.until_running()
-    assert [worker["pid"] for worker in daemon.workers()] == before
+    assert [line["pid"] for line in daemon.events("worker_exited")] == before, (
+        "a hangup means reload, and no more than that"
+    )
 
     (daemon.folder / "go").unlink()
     broker.produce(name, [(None, "wait")])
     daemon.wait_for(lambda: recording.all("begun"), what="a job in hand")
     os.killpg(daemon.pid, signal.SIGINT)
-    daemon.wait_for_event("worker_stopping", count=2)
+    daemon.wait_for_event("worker_stopping", count=4)
     (daemon.folder / "go").touch()
     code = daemon.wait_for(lambda: (daemon.exit_code,) if daemon.exit_code is not None else None, what="its end")
 
     assert code == (0,)
-    assert [line["code"] for line in daemon.events("worker_exited")] == [0, 0]
+    assert [line["code"] for line in daemon.events("worker_exited")] == [0, 0, 0, 0]
     assert broker.committed(daemon.group) == {(name, 0): 1}

@@ -1,0 +1,92 @@
+"""Which of an app's groups and topics this swarm consumes. Pure: knows plans and settings, no client and no daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from swarm.plan import Plan
+
+if TYPE_CHECKING:
+    from swarm.app import App
+    from swarm.config.schema import SwarmSection
+
+Groups = Mapping[str, Sequence[Plan]]
+Problem = tuple[str, str, str]
+"""(where, what, fix)."""
+
+
+def chosen_groups(app: App, settings: SwarmSection) -> dict[str, list[Plan]]:
+    """What remains of the app's groups (`group.id` -> plans); empty where nothing does."""
+    return choose(app.groups(settings.group_id), settings)
+
+
+def choose(groups: Groups, settings: SwarmSection) -> dict[str, list[Plan]]:
+    """The groups, subscriptions and topics that are included (all, where nothing is said) and not excluded.
+
+    A subscription with a pattern is chosen by that pattern as it was written.
+    """
+    result = {}
+    for group, plans in groups.items():
+        if _is_chosen(group, settings.include_groups, settings.exclude_groups):
+            left = [plan for plan in (_narrowed(plan, settings) for plan in plans) if plan is not None]
+            if left:
+                result[group] = left
+    return result
+
+
+def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
+    """Names that match nothing, and a selection that leaves nothing."""
+    plans = [plan for group in groups.values() for plan in group]
+    topics = {name for plan in plans for name in _names(plan)}
+    problems = [
+        *_strays("include_groups", settings.include_groups, set(groups), "groups"),
+        *_strays("exclude_groups", settings.exclude_groups, set(groups), "groups"),
+    ]
+    for key, wanted in (("include_topics", settings.include_topics), ("exclude_topics", settings.exclude_topics)):
+        for where, what, listed in _strays(key, wanted, topics, "topics"):
+            by = next((plan for plan in plans if plan.pattern and any(map(plan.matches, wanted))), None)
+            alone = (
+                f"A topic of the {by.label} is not chosen alone: name the pattern, or have it match less." if by else ""
+            )
+            problems.append((where, what, alone or listed))
+    if not problems and plans and not choose(groups, settings):
+        keys = ("include_groups", "exclude_groups", "include_topics", "exclude_topics")
+        used = [key for key in keys if getattr(settings, key)]
+        what = f"nothing is left to consume of groups {_listed(groups)} with topics {_listed(topics)}"
+        problems.append((f"swarm.{used[0]}", what, f"Include more or exclude less ({', '.join(used)})."))
+    return problems
+
+
+def _narrowed(plan: Plan, settings: SwarmSection) -> Plan | None:
+    """The plan with the topics that are chosen; None without any."""
+    names = [name for name in _names(plan) if _is_chosen(name, settings.include_topics, settings.exclude_topics)]
+    if not names:
+        return None
+    return plan if plan.pattern is not None else dataclasses.replace(plan, topics=tuple(names))
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    return plan.topics if plan.pattern is None else (plan.pattern,)
+
+
+def _is_chosen(name: str, included: Sequence[str], excluded: Sequence[str]) -> bool:
+    return (not included or _matches(name, included)) and not _matches(name, excluded)
+
+
+def _matches(name: str, wanted: Iterable[str]) -> bool:
+    return any(name == each or fnmatchcase(name, each) for each in wanted)
+
+
+def _strays(key: str, wanted: Iterable[str], known: set[str], what: str) -> list[Problem]:
+    strays = [each for each in wanted if not any(_matches(name, [each]) for name in known)]
+    if not strays:
+        return []
+    return [(f"swarm.{key}", f"the app has no {what} {_listed(strays)}", f"It has {_listed(known)}.")]
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

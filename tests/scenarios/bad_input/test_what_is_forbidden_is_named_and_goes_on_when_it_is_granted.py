@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-exports are not marked as such
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+from tests.support.ports import free_port
+from tests.support.recording import Recording
+
+APP = """
+    from swarm import App, Backoff, DeadLetter
+    from recording import note, record
+
+    app = App("shop")
+
+    @app.each("open", dead_letter=DeadLetter("dead", max_attempts=1))
+    def opened(message, consumer):
+        record(message)
+        if message.raw == b"bad":
+            raise ValueError("no order")
+        if message.raw == b"commit":
+            note(f"commit-{{consumer.commit(message)}}")
+
+    @app.each("closed")
+    def closed(message):
+        record(message)
+
+    @app.each("open", group="{other}")
+    def others(message):
+        record(message, "other")
+"""
+
+
+class SecuredBroker(Broker):
+    """Its user `app` may do what is granted, and comes in through `secured`; whoever uses `bootstrap` may do everything."""
+
+    def __init__(self) -> None:
+        plain, controller, sasl = free_port(), free_port(), free_port()
+        at = "127.0.0.1"
+        super().__init__(
+            port=plain,
+            config={
+                "controller.quorum.voters": f"1@{at}:{controller}",
+                "listeners": f"PLAINTEXT://{at}:{plain},CONTROLLER://{at}:{controller},SASL_PLAINTEXT://{at}:{sasl}",
+                "listener.security.protocol.map": (
+                    "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT"
+                ),
+                "sasl.enabled.mechanisms": "PLAIN",
+                "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+                    'org.apache.kafka.common.security.plain.PlainLoginModule required user_app="word";'
+                ),
+                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                "super.users": "User:ANONYMOUS",
+            },
+        )
+        self.secured = f"{at}:{sasl}"
+
+    def grant(self, operation: Any, kind: Any, name: str) -> None:
+        self._answered(lambda admin: admin.create_acls([AclBinding(*self._rule(operation, kind, name))]))
+
+    def revoke(self, operation: Any, kind: Any, name: str) -> None:
+        self._answered(lambda admin: admin.delete_acls([AclBindingFilter(*self._rule(operation, kind, name))]))
+
+    def _rule(self, operation: Any, kind: Any, name: str) -> tuple[Any, ...]:
+        return (kind, name, ResourcePatternType.LITERAL, "User:app", "*", operation, AclPermissionType.ALLOW)
+
+    def _answered(self, request: Callable[[Any], dict[Any, Any]]) -> None:
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})  # held until the answers are there
+        for answer in request(admin).values():
+            answer.result(timeout=15)
+
+
+@pytest.fixture
+def secured() -> Iterator[SecuredBroker]:
+    with SecuredBroker() as broker:
+        yield broker
+
+
+READ, WRITE = AclOperation.READ, AclOperation.WRITE
+TOPIC, GROUP = ResourceType.TOPIC, ResourceType.GROUP
+
+
+def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is_granted(
+    secured: SecuredBroker, group: str, swarm_project: Callable[..., Daemon]
+) -> None:
+    """A topic, a group, a dead letter topic, a commit: each is said, holds only itself, and needs no restart."""
+    other = f"{group}-other"
+    daemon = swarm_project(
+        APP.format(other=other),
+        {
+            "swarm": {"workers": 1, "group_id": group},
+            "kafka": {
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": "app",
+                "sasl.password": "word",
+                "topic.metadata.refresh.interval.ms": 500,
+            },
+            "worker": {"commit_interval": 0.2},
+        },
+        bootstrap=secured.secured,
+    )
+    daemon.expect_errors("consume_failed", "dead_letter_failed", "message_dead_lettered")
+    recording = Recording(daemon.folder)
+    for name, partitions in (("open", 2), ("closed", 1), ("dead", 1)):
+        secured.create_topic(name, partitions)
+        secured.produce(name, [(None, "good")] * 3 if name != "dead" else [], 0)
+    secured.grant(READ, TOPIC, "open")
+    secured.grant(READ, GROUP, group)
+
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all(topic="open")) == 3, what="the topic that is allowed")
+    _said(daemon, "client_error", "closed", "Grant this user Read on the topic closed")
+    _said(daemon, "client_error", other, f"Grant this user Read on the group {other}")
+    secured.grant(READ, TOPIC, "closed")
+    secured.grant(READ, GROUP, other)
+    daemon.wait_for(lambda: len(recording.all(topic="closed")) == 3, what="the topic that was granted")
+    daemon.wait_for(lambda: len(recording.all("other")) == 3, what="the group that was granted")
+
+    secured.produce("open", [(None, "bad"), (None, "good")], 0)
+    _said(daemon, "dead_letter_failed", "dead", "Grant this user Write on the topic dead")
+    secured.produce("open", [(None, "good")] * 2, 1)
+    daemon.wait_for(lambda: len(recording.all(partition=1)) == 2, what="the other partition")
+    secured.grant(WRITE, TOPIC, "dead")
+    daemon.wait_for(lambda: recording.all(partition=0, offset=4), what="the message behind the dead letter")
+
+    secured.revoke(READ, GROUP, group)
+    secured.produce("open", [(None, "commit")], 1)
+    daemon.wait_for(lambda: recording.all("commit-False"), what="the refused commit")
+    _said(daemon, "commit_failed", group, f"Grant this user Read on the group {group}")
+    secured.grant(READ, GROUP, group)
+    everything = {("open", 0): 5, ("open", 1): 3, ("closed", 0): 3}
+    daemon.wait_for(lambda: secured.committed(group) == everything, what="every offset")
+    daemon.wait_for(lambda: len(recording.all("other")) == 8, what="the other group's messages")
+    assert daemon.stop() == 0
+
+    assert recording.all("commit-True") == []
+    assert [letter.value() for letter in secured.read_all("dead")] == [b"bad"]
+    assert [event["restarts"] for event in daemon.events("worker_started")] == [0]
+    assert {each.offset for each in recording.all(topic="open", partition=0)} == set(range(5))
+
+
+def _said(daemon: Daemon, event: str, resource: str, remedy: str) -> None:
+    daemon.wait_for(
+        lambda: [line for line in daemon.events(event) if resource in line["error"] and remedy in line["error"]],
+        what=f"{event} with {remedy!r}",
+    )

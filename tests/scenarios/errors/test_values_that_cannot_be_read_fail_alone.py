@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+from tests.support.recording import Recording
+from tests.support.schema_registry import SchemaRegistry
+
+JSON_APP = """
+    from swarm import App, Backoff, DeadLetter
+    from swarm.serialization import Json
+    from recording import record
+
+    app = App("shop")
+    options = dict(deserializer=Json(), backoff=Backoff(initial=0.02), dead_letter=DeadLetter("{dead}", max_attempts=2))
+
+    @app.subscribe("{read}", max_messages=20, **options)
+    def read(messages):
+        for message in messages:
+            assert message.value["id"] == message.offset
+        for message in messages:
+            record(message)
+
+    @app.each("{counted}", **options)
+    def counted(message):
+        record(message)
+"""
+
+AVRO_APP = """
+    from swarm import App, Backoff, DeadLetter
+    from swarm.serialization import Avro, Registry, wait_for_registry
+    from recording import record
+
+    app = App("shop")
+    registry = Registry("http://bob:hunter22@127.0.0.1:{port}", {{"retries.wait.ms": 1}})
+
+    @app.each(
+        "{orders}",
+        deserializer=Avro(registry),
+        backoff=Backoff(initial=0.02, maximum=0.1),
+        dead_letter=DeadLetter("{dead}", max_attempts=2, decide=wait_for_registry),
+    )
+    def orders(message):
+        assert message.value == {{"id": message.offset}}
+        record(message)
+"""
+
+ORDER = '{"type": "record", "name": "Order", "fields": [{"name": "id", "type": "int"}]}'
+
+
+def test_a_poison_message_is_dead_lettered_alone_and_only_where_its_value_is_asked_for(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """A batch is narrowed down to what is no JSON; a handler that never looks at values handles the same messages all."""
+    read, counted, dead = topic(), topic(), topic()
+    daemon = swarm_project(
+        JSON_APP.format(read=read, counted=counted, dead=dead),
+        {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.2}},
+    )
+    daemon.expect_errors("consume_failed", "message_dead_lettered")
+    recording = Recording(daemon.folder)
+    values = ["poison" if number in (3, 17) else f'{{"id": {number}}}' for number in range(40)]
+    for name in (read, counted):
+        broker.produce(name, [(None, value) for value in values])
+
+    daemon.start()
+    daemon.wait_for(
+        lambda: broker.committed(daemon.group) == {(read, 0): 40, (counted, 0): 40}, what="both topics to be done"
+    )
+    assert daemon.stop() == 0
+
+    letters = broker.read_all(dead)
+    assert [(letter.value(), dict(letter.headers() or [])["swarm.source.offset"]) for letter in letters] == [
+        (b"poison", b"3"),
+        (b"poison", b"17"),
+    ]
+    error: Any = dict(letters[1].headers() or [])["swarm.error"]
+    assert error.startswith(f"DeserializationError: {read}/0@17: expected JSON, got 6 bytes: JSONDecodeError".encode())
+    assert recording.seen(read) == {(0, number) for number in range(40)} - {(0, 3), (0, 17)}
+    assert recording.offsets(counted)[0] == list(range(40))
+
+
+def test_a_registry_that_is_away_is_waited_for_and_dead_letters_nothing(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Whatever max_attempts says; when it is back all is handled in order. Few requests, and no credentials in the log."""
+    orders, dead = topic(), topic()
+    registry = SchemaRegistry()
+    with registry:
+        registry.schemas[1] = {"schema": ORDER}
+    daemon = swarm_project(
+        AVRO_APP.format(orders=orders, dead=dead, port=registry.url.rpartition(":")[2]), {"swarm": {"workers": 1}}
+    )
+    daemon.expect_errors("consume_failed")
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, b"\0\0\0\0\1" + bytes([2 * number])) for number in range(30)])
+
+    daemon.start()
+    daemon.wait_for_event("consume_failed", 6)
+    with registry:
+        daemon.wait_for(lambda: len(recording.all()) == 30, what="all orders")
+    assert daemon.stop() == 0
+
+    assert recording.offsets(orders)[0] == list(range(30))
+    assert broker.read_all(dead) == []
+    assert len(registry.requests) == 1
+    assert "RegistryUnavailable" in daemon.events("consume_failed")[0]["error"]
+    assert "hunter22" not in daemon.log

@@ -1,0 +1,94 @@
+"""What a group does with partitions of which nobody can say where they begin. On the stage, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from stage import TOPIC, Stage, on_stage
+
+from swarm import Messages, events
+from swarm.plan import make_plan
+
+GONE = "gone"
+MISSING = KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Subscribed to two topics, each with messages in its partition 0."""
+
+    def handler(messages: Messages) -> None:
+        """Nothing to do: the frontier tells."""
+
+    with on_stage(make_plan(handler=handler, topics=(TOPIC, GONE)), range(3)) as stage:
+        stage.broker.logs[(GONE, 0)] = [0, 1]
+        yield stage
+
+
+def deny(stage: Stage, topic: str, failure: KafkaException) -> Callable[[], None]:
+    """Let every question about the topic fail, until what is returned is called."""
+    knows, denied = stage.client.resolve, [topic]
+
+    def resolve(
+        partitions: Sequence[tuple[str, int]], edges: Mapping[str, str], timeout: float
+    ) -> dict[tuple[str, int], int]:
+        if partitions[0][0] in denied:
+            raise failure
+        return knows(partitions, edges, timeout)
+
+    def fetch_again(stopped: tuple[str, int], assignment: list[tuple[str, int, int]]) -> None:
+        stage.client.position |= {(t, p): offset for t, p, offset in assignment if (t, p) == stopped}
+
+    stage.client.resolve = resolve  # type: ignore[method-assign]
+    stage.client.fetch_again = fetch_again  # type: ignore[attr-defined]
+    return denied.clear
+
+
+def done(stage: Stage) -> dict[tuple[str, int], int]:
+    """The consumed frontier of each partition that is ours."""
+    return {key: lane.frontier for key, lane in stage.group.lanes.items()}
+
+
+@pytest.mark.parametrize("failure", [MISSING, SILENT])
+def test_a_partition_without_a_start_holds_up_no_other_and_is_taken_up_when_it_has_one(
+    stage: Stage, failure: KafkaException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its topic was deleted, or a broker is away: the others are consumed meanwhile, and nobody has to rebalance for it."""
+    monkeypatch.setattr("time.sleep", lambda seconds: setattr(stage, "now", stage.now + seconds))
+    answer = deny(stage, GONE, failure)
+
+    stage.group.on_assigned([(TOPIC, 0), (GONE, 0)])
+    stage.client.position.pop((GONE, 0))  # a client fetches nothing where it was given no offset
+    stage.settle()
+    assert done(stage) == {(TOPIC, 0): 3}
+    assert bool(stage.heard(events.TopicMissing)) == (failure is MISSING)
+    assert bool(stage.heard(events.ClientError)) == (failure is SILENT)
+
+    answer()
+    stage.now += 10.0
+    stage.settle()
+    assert done(stage) == {(TOPIC, 0): 3, (GONE, 0): 2}
+    assert [event.partitions for event in stage.heard(events.PartitionsAssigned)] == [((TOPIC, 0, 0),), ((GONE, 0, 0),)]
+
+
+@pytest.mark.parametrize("take", ["on_revoked", "on_lost"])
+def test_a_partition_that_is_taken_before_it_could_begin_is_forgotten(
+    stage: Stage, take: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it next asks for its start."""
+    monkeypatch.setattr("time.sleep", lambda seconds: setattr(stage, "now", stage.now + seconds))
+    answer = deny(stage, GONE, MISSING)
+    stage.group.on_assigned([(GONE, 0)])
+    stage.client.position.pop((GONE, 0))
+
+    taken: Any = getattr(stage.group, take)
+    taken([(GONE, 0)])
+    answer()
+    stage.now += 10.0
+    stage.settle()
+
+    assert not stage.group.lanes

@@ -1,0 +1,78 @@
+"""The broker answers a commit for each partition: what it took is committed, what it refused is said and tried again."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from swarm.events import CommitFailed, OffsetsCommitted
+from swarm.message import Messages
+from swarm.plan import make_plan
+from tests.unit.stage import TOPIC, Stage, on_stage
+
+FORBIDDEN = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "Broker: Topic authorization failed")
+GONE = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "Broker: Unknown member")
+
+
+def _handled(stage: Stage) -> None:
+    """Two partitions with three messages each, all of them done, nothing committed."""
+    for partition in range(2):
+        stage.broker.logs[(TOPIC, partition)] = list(range(3))
+        stage.assign(partition)
+    stage.client.commit_soon = lambda offsets, metadata=None: None  # type: ignore[method-assign]  # no answer yet
+    stage.settle()
+
+
+def nothing(messages: Messages) -> None:
+    pass
+
+
+@pytest.mark.parametrize("summary", [None, FORBIDDEN], ids=["each for itself", "the last refusal as the error of all"])
+def test_what_the_broker_took_is_committed_although_it_refused_another_partition(summary: KafkaError | None) -> None:
+    """librdkafka gives one refusal as the error of the whole answer."""
+    with on_stage(make_plan(handler=nothing, topics=(TOPIC,))) as stage:
+        _handled(stage)
+        stage.group.on_committed(summary, [(TOPIC, 0, 3), (TOPIC, 1, 3)], {(TOPIC, 1): FORBIDDEN})
+
+        assert [stage.group.lanes[(TOPIC, partition)].committed for partition in range(2)] == [3, 0]
+        assert [event.offsets for event in stage.heard(OffsetsCommitted)] == [((TOPIC, 0, 3),)]
+        (refused,) = stage.heard(CommitFailed)
+        assert refused.offsets == ((TOPIC, 1, 3),)
+        assert f"Grant this user Read on the topic {TOPIC}" in refused.error
+        sent: list[Any] = []
+        stage.client.commit_soon = lambda offsets, metadata=None: sent.extend(offsets)  # type: ignore[method-assign]
+        stage.group.commits.send(cast(Any, stage.client))
+        assert sent == [(TOPIC, 1, 3)], "only what was refused is tried again"
+
+
+def test_an_error_of_the_whole_commit_is_one_of_every_partition() -> None:
+    """Nothing is taken for committed where the request itself failed."""
+    with on_stage(make_plan(handler=nothing, topics=(TOPIC,))) as stage:
+        _handled(stage)
+        stage.group.on_committed(GONE, [(TOPIC, 0, 3), (TOPIC, 1, 3)], {})
+
+        assert [stage.group.lanes[(TOPIC, partition)].committed for partition in range(2)] == [0, 0]
+        assert [len(event.offsets) for event in stage.heard(CommitFailed)] == [2]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_revocation_says_what_could_not_be_committed_and_ends(whole: bool) -> None:
+    """A refusal that no waiting mends is not waited for."""
+    with on_stage(make_plan(handler=nothing, topics=(TOPIC,))) as stage:
+        _handled(stage)
+
+        def commit_now(offsets: Any, metadata: Any = None) -> Any:
+            if whole:
+                raise KafkaException(FORBIDDEN)
+            return {(TOPIC, 1): FORBIDDEN}
+
+        stage.client.commit_now = commit_now  # type: ignore[method-assign]
+        stage.group.on_revoked([(TOPIC, 0), (TOPIC, 1)])
+
+        failed = [offset for event in stage.heard(CommitFailed) for offset in event.offsets]
+        assert failed == ([(TOPIC, 0, 3), (TOPIC, 1, 3)] if whole else [(TOPIC, 1, 3)])
+        held = [offset for event in stage.heard(OffsetsCommitted) for offset in event.offsets]
+        assert held == ([] if whole else [(TOPIC, 0, 3)])
+        assert stage.group.lanes == {}
