@@ -26,22 +26,22 @@ def usable_cpus(root: Path = ROOT, affinity: int | None = None) -> int:
 def usable_memory(root: Path = ROOT) -> int | None:
     """Bytes this process's cgroup may use, or the machine's memory if that is less; None where neither can be read."""
     limits = []
-    for group in _groups(root, ""):
+    for group in cgroups(root, ""):
         # above memory.high the kernel slows the group down until it gives memory back: a limit in all but name
         limits += [_integer(_read(group / name)) for name in ("memory.max", "memory.high")]
-    limits += [_integer(_read(group / "memory.limit_in_bytes")) for group in _groups(root, "memory")]
+    limits += [_integer(_read(group / "memory.limit_in_bytes")) for group in cgroups(root, "memory")]
     limits.append(_machine_memory(root))
     return min((limit for limit in limits if limit is not None and limit > 0), default=None)
 
 
 def _quotas_v2(root: Path) -> Iterator[float]:
-    for group in _groups(root, ""):
+    for group in cgroups(root, ""):
         quota, _, period = _read(group / "cpu.max").partition(" ")
         yield from _quota(_integer(quota), _integer(period))
 
 
 def _quotas_v1(root: Path) -> Iterator[float]:
-    for group in _groups(root, "cpu"):
+    for group in cgroups(root, "cpu"):
         yield from _quota(_integer(_read(group / "cpu.cfs_quota_us")), _integer(_read(group / "cpu.cfs_period_us")))
 
 
@@ -50,7 +50,7 @@ def _quota(quota: int | None, period: int | None) -> Iterator[float]:
         yield quota / period
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def cgroups(root: Path, controller: str) -> Iterator[Path]:
     """Directories of our cgroup and its ancestors, any of which may hold a limit; controller "" is v2's one hierarchy.
 
     In a container without a cgroup namespace /proc names a path of the host that is not mounted: its own limits are then at

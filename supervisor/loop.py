@@ -27,6 +27,7 @@ from swarm.supervisor import incidents
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.listening import ListenerProcess, wanted_by
+from swarm.supervisor.memory import oom_kills
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.observing import Observing
 from swarm.supervisor.pidfile import PidFile
@@ -63,6 +64,7 @@ from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import snapshot
 from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
+from swarm.supervisor.suspects import Job, Suspects
 
 if TYPE_CHECKING:
     from swarm.app import App
@@ -170,6 +172,9 @@ class Supervisor:
         self._title = ""
         self._finish: Finish | None = None
         self._wanted = len(self.workers)
+        # New code may bear what killed the old.
+        self._suspects = Suspects(left.suspects if left is not None and reload_error else ())
+        self._oom_kills = oom_kills()
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
         self._reload_waiters: list[Connection] = []
@@ -218,6 +223,8 @@ class Supervisor:
         self._last_pass = now
         self.bulletin.came_round(now)
         self._backtraces.collect(now)
+        if self._suspects:
+            self._acquit()
         for worker in self.workers:
             if now - worker.cpu_at[0] >= self.check_interval * 0.9:
                 worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
@@ -408,6 +415,7 @@ class Supervisor:
             began=self.began,
             quiet=self.quiet,
             ever_came_up=self._ever_came_up,
+            suspects=self._suspects.facts(),
             pid_file=self._pid_file.fd,
             control=self._control.listening,
             waiters=waiters,
@@ -493,6 +501,7 @@ class Supervisor:
                 lambda: self._make_worker_log(worker.index),
                 worker.dump_fd,
                 self._close_in_child(),
+                self._suspects.facts(),
             )
         except OSError as error:
             worker.failures += 1
@@ -579,7 +588,11 @@ class Supervisor:
         worker.process = None
         process.close()
         worker.exited_once = True
-        reason, detail = self._explain(worker, exit_)
+        graceful = exit_.code == exits.SMOOTH and worker.board.state == "stopped"
+        out_of_memory = self._ran_out_of_memory(exit_)
+        reason, detail = self._explain(worker, exit_, out_of_memory=out_of_memory)
+        if out_of_memory or self._own_fault(worker, exit_, reason):
+            self._suspect(worker)
         if exit_.signal in exits.OWN_FAULTS:
             dump = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads)
             worker.backtrace = dump.whole(worker.dump_from)
@@ -606,13 +619,65 @@ class Supervisor:
             "detail": detail,
             "at": time.time(),
         }
-        self.bus.publish(events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail))
+        self.bus.publish(events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail, graceful))
         if delay and not self.stopping:
             self.bus.publish(events.WorkerBackoff(worker.index, delay, worker.failures))
         self._reap_strangers()  # it may have stood before them in the kernel's queue
 
-    def _explain(self, worker: Worker, exit_: Exit) -> tuple[Reason, str]:
+    # -- messages that kill their process ----------------------------------------------------------------------------
+
+    def _ran_out_of_memory(self, exit_: Exit) -> bool:
+        """Whether the kernel killed it for its memory, as the cgroup counts."""
+        if exit_.signal != "SIGKILL":
+            return False
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
+
+    def _own_fault(self, worker: Worker, exit_: Exit, reason: str) -> bool:
+        """Whether what was in hand may be why it died: never a kill from outside, nor an end that was asked for."""
+        if reason in ("consume_timeout", "memory_kill"):
+            return True
+        if worker.reason is not None:
+            return False
+        # An exit out of user code, also with code 0: whoever goes in good order has no job in hand.
+        return exit_.signal in exits.OWN_FAULTS or exit_.code not in (
+            None,
+            exits.ORPHANED,
+            exits.BOOT_ERROR,
+            exits.THREAD_DIED,
+        )
+
+    def _suspect(self, worker: Worker) -> None:
+        jobs = [Job(j.group, j.topic, j.partition, j.first_offset, j.last_offset) for j in worker.board.jobs()]
+        if not jobs:
+            return
+        for suspect in self._suspects.died(jobs):
+            where = (suspect.group, suspect.topic, suspect.partition)
+            if suspect.condemned:
+                self.bus.publish(events.MessageCondemned(*where, suspect.first, suspect.deaths))
+            else:
+                self.bus.publish(events.MessagesSuspected(*where, suspect.first, suspect.last, suspect.deaths))
+        self._tell_of_suspects()
+
+    def _acquit(self) -> None:
+        """What was committed meanwhile is nobody's worry any more."""
+        passed = [
+            self._suspects.passed(view.group, view.topic, view.partition, view.committed)
+            for worker in self.workers
+            if worker.process is not None
+            for view in worker.board.assigned()
+        ]
+        if any(passed):
+            self._tell_of_suspects()
+
+    def _tell_of_suspects(self) -> None:
+        for worker in self.workers:
+            self._tell(worker, {"command": "suspects", "suspects": self._suspects.facts()})
+
+    def _explain(self, worker: Worker, exit_: Exit, *, out_of_memory: bool) -> tuple[Reason, str]:
         words = exits.in_words(exit_.code, exit_.signal)
+        if out_of_memory:
+            words = "killed by the kernel for its memory (the cgroup's memory.events counts it)"
         error = worker.board.error
         if worker.reason is not None:
             if exit_.signal == "SIGKILL" and worker.killed:
@@ -621,6 +686,8 @@ class Supervisor:
         if exit_.signal is not None:
             return "killed", words
         match exit_.code:
+            case exits.SMOOTH if worker.board.state != "stopped":
+                return "finished", "exited with code 0 in the middle of its work: os._exit in the application?"
             case exits.SMOOTH:
                 return "finished", words
             case exits.ORPHANED:

@@ -11,8 +11,8 @@ from swarm import app_metrics
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
-from swarm.selection import chosen_groups
 from swarm.logs import Log, Output, install
+from swarm.selection import chosen_groups
 from swarm.supervisor.loop import Supervisor
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.processes import load_children

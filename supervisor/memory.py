@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from swarm.config.machine import ROOT, cgroups
+
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -46,3 +48,18 @@ def cpu_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) * _TICK
+
+
+def oom_kills(root: Path = ROOT) -> int | None:
+    """Processes of our cgroup that the kernel has killed for memory so far (memory.events, or v1's memory.oom_control); None: unknown."""
+    for name, controller in (("memory.events", ""), ("memory.oom_control", "memory")):
+        for group in cgroups(root, controller):
+            try:
+                lines = (group / name).read_text().splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                key, _, value = line.partition(" ")
+                if key == "oom_kill" and value.isdigit():
+                    return int(value)
+    return None

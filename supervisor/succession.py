@@ -48,6 +48,7 @@ class Heritage:
     began: float
     quiet: bool
     ever_came_up: bool
+    suspects: list[dict[str, Any]]
     pid_file: int
     control: int
     waiters: list[int]

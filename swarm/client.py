@@ -373,6 +373,7 @@ class Client:
                 [TopicPartition(t, p, offset if offset >= 0 else OFFSET_END) for t, p, offset in assignment]
             )
             self._hold(assignment)
+        self._raw.resume([TopicPartition(*stopped)])  # one that was paused stays so although it is assigned anew (measured)
 
     def edge(self, topic: str, partition: int, edge: str, timeout: float) -> int:
         """The first (`earliest`) or next (`latest`) offset of the log. Blocks; raises KafkaException."""

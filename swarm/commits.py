@@ -28,6 +28,13 @@ PATIENCE: Final = 30.0
 """Seconds for which a handler's commit is tried before it answers False."""
 RETRY: Final = 0.1
 """Seconds between two tries of a commit that the group refused for the moment (a rebalance, a coordinator that moves)."""
+OVERDUE: Final = 0.2
+"""Seconds after which a commit that has no answer may be one that librdkafka is about to repeat (a connection was reset, the
+coordinator has moved): a newer one would overtake it, and then be taken back by it (measured, three brokers, one of them frozen)."""
+OUTLAST: Final = 1.3
+"""Seconds after which such a repetition has been sent: librdkafka's longest pause (`retry.backoff.max.ms`) is 1 s, and 20 % at random."""
+FORGOTTEN: Final = 90.0
+"""Seconds after which no answer comes any more: a request is given up after 60 s (`socket.timeout.ms`)."""
 LIVELY: Final = 1.0
 """Seconds after a handler's commit during which another one is expected: the poller then looks for requests every few ms."""
 
@@ -132,7 +139,11 @@ class Commits:
                 self.send(client)
 
     def send(self, client: Client) -> None:
-        """Send all that is new since the last commit, without waiting."""
+        """Send all that is new since the last commit, without waiting; nothing while that one has no answer (OVERDUE)."""
+        now = self._clock()
+        self._sent = [each for each in self._sent if now - each[0] < FORGOTTEN]
+        if self._sent:
+            return
         with self._dispatcher.lock:
             offsets = tuple(
                 sorted(  # as librdkafka sorts them in its answer
@@ -208,11 +219,33 @@ class Commits:
             self._settle(error, offsets, refused, metadata)
             failures = [error] if error is not None else list(refused.values())
             if not failures:
-                return True
+                if not any(self._clock() - began > OVERDUE for began, _, _ in self._sent):
+                    return True
+                failures = self._commit_behind(client, offsets, metadata, alive)
+                if not failures:
+                    return True
             if self._clock() > deadline or not all(failure.code() in RETRIABLE for failure in failures):
                 return False
             alive()
             time.sleep(RETRY)
+
+    def _commit_behind(
+        self, client: Client, offsets: Offsets, metadata: Texts, alive: Callable[[], None]
+    ) -> list[KafkaError]:
+        """Commit the same once more when what is still to be repeated has been sent. Returns what was refused. Blocks for OUTLAST."""
+        self._sent.clear()
+        until = self._clock() + OUTLAST
+        while (left := until - self._clock()) > 0:
+            alive()
+            with self._dispatcher.lock:
+                self._dispatcher.rested.wait(min(RETRY, left))
+        error, refused = None, _NOTHING_REFUSED
+        try:
+            refused = client.commit_now(offsets, metadata) or _NOTHING_REFUSED
+        except KafkaException as failure:
+            error = failure.args[0]
+        self._settle(error, offsets, refused, metadata)
+        return [error] if error is not None else list(refused.values())
 
     def serve_and_wait(self, client: Client, alive: Callable[[], None]) -> None:
         """Commit what handlers ask for, from within a rebalance callback, where no answer could come to `on_committed`."""

@@ -64,7 +64,8 @@ class Consumer:
             raise ValueError(
                 f"{message!r} was marked at the consumer of {self.topic}/{self.partition}: mark it at its own."
             )
-        target = self._slice() or lane
+        division = lane.division
+        target = (division.slice_of(message.offset) if division is not None else None) or lane
         if metadata is None:
             return target.mark(message.offset)
         with lane.group.lock:  # the poller must not send the one without the other
@@ -79,7 +80,8 @@ class Consumer:
             return None
         from swarm.virtual import CURRENT
 
-        return CURRENT.get()
+        part = CURRENT.get()
+        return part if part is not None and part.lane is self._lane else None
 
     def commit(self, message: Message | None = None, metadata: str | None = None) -> bool:
         """Commit what is marked, with `message` marked first. Blocks until the broker has answered.

@@ -37,6 +37,9 @@ class Dispatcher:
         self.quiet = False
         self.stopping = False
         self.running = 0
+        self._alone = False
+        """One lane runs, and nothing may begin beside it."""
+        self._want_alone = 0
         self._ended = False
 
     @property
@@ -122,7 +125,7 @@ class Dispatcher:
                     if part is not None:
                         return part
                     self._divided.popleft()
-                while self._ready:
+                while self._ready and not self._alone and not self._want_alone:
                     lane = self._ready.popleft()
                     if lane.phase != "ready":
                         continue
@@ -134,6 +137,33 @@ class Dispatcher:
                     self.running += 1
                     return lane
                 self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
+
+    def begin_alone(self, patience: float) -> bool:
+        """Wait until nothing else runs in this worker, and let nothing begin until `end_alone`. Blocks; the thread of a running lane.
+
+        False: others did not end within `patience` seconds (long-running jobs); then nothing is held back.
+        """
+        deadline = self._clock() + patience
+        with self.lock:
+            self._want_alone += 1
+            try:
+                while self._alone or self.running > self._want_alone:
+                    left = deadline - self._clock()
+                    if left <= 0:
+                        return False
+                    self.rested.wait(left)
+                self._alone = True
+                return True
+            finally:
+                self._want_alone -= 1
+                self._work.notify_all()
+
+    def end_alone(self) -> None:
+        """Others may run again."""
+        with self.lock:
+            self._alone = False
+            self._work.notify_all()
+            self.rested.notify_all()
 
     def divide(self, division: Division) -> None:
         """Invite idle threads to help with a batch in slices. Under the lock; its owner works on it too, so it ends in any case."""

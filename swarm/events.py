@@ -126,7 +126,8 @@ class WorkerKilled(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited(Event):
-    """A worker is gone. Exactly one of `code` and `signal` is set; `detail` says it in words."""
+    """A worker is gone. Exactly one of `code` and `signal` is set; `detail` says it in words. `graceful`: it had ended its jobs,
+    committed, and closed its clients."""
 
     worker: int
     pid: int
@@ -134,6 +135,7 @@ class WorkerExited(Event):
     signal: str | None
     reason: str
     detail: str
+    graceful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,6 +463,46 @@ class DeciderFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessagesSuspected(Event):
+    """A process died by its own fault with these messages in hand, for the `deaths`-th time: after two deaths they run one by one."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCondemned(Event):
+    """This message killed its process each time it ran, at last with nothing else running: it is set aside, or held."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageHeld(Event):
+    """A message that kills its process, and has no dead letter topic to go to: its partition waits for somebody. Said once a minute."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionAborted(Event):
     """A transaction could not be committed, for a reason that is not the handler's: nothing of it happened, and the run is repeated."""
 
@@ -593,6 +635,8 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmResumed,
     SwarmFailed,
     SwarmScaled,
+    MessagesSuspected,
+    MessageCondemned,
     SwarmReloading,
     SwarmReloaded,
     ReloadRefused,

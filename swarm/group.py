@@ -371,6 +371,7 @@ class Group:
     def need_membership(self) -> None:
         """A handler of a group that is not exactly-once opens a transaction. Processing threads; waits for up to a few seconds."""
         self.transactional = True
+        self.runtime.end_predecessors()
         deadline = self._clock() + MEMBERSHIP_PATIENCE
         with self._dispatcher.lock:
             while self.member is None and self._clock() < deadline:
@@ -487,6 +488,8 @@ class Group:
                     starts |= self._client.resolve(keys, {topic: self._edge(topic)}, timeout=2.0)
                 except KafkaException as error:
                     failures[topic] = error.args[0]
+                    if failures[topic].code() == KafkaError._TIMED_OUT:  # perhaps withheld by a transaction left open
+                        self.runtime.end_predecessors()
                 else:
                     del waiting[topic]
             if not waiting or self._clock() >= deadline:

@@ -56,6 +56,7 @@ class Standing:
     committed: int
     sent: int
     metadata: str | None
+    holes: frozenset[int]
 
 
 class Lane:
@@ -128,6 +129,14 @@ class Lane:
         self.retry_from = start
         """Where a retry would start: the frontier, unless the handler marked an older message after a newer one, or returned
         without marking (manual offsets)."""
+        self.strict = (
+            plan.virtual_partitions is not None and plan.offsets == "manual" and plan.delivery != "at_most_once"
+        )
+        """A mark speaks for its slice and not for all before it, so what was returned from without one has to be remembered."""
+        self.holes: set[int] = set()
+        """Where `strict`: offsets of messages that a run has returned from without marking them. The frontier does not pass them."""
+        self.marked_to = start
+        """Where `strict`: messages of `batch` below it were marked."""
         self.unmarked_end = start
         """Manual offsets: the next offset after the last message that was returned from without being marked."""
         self.committed = start
@@ -218,6 +227,7 @@ class Lane:
             size = self.narrow or healthy or len(self.again)
             self.batch, self.again = self.again[:size], self.again[size:]
             self.batch_end = self.again[0].offset() if self.again else self.again_end
+            self.marked_to = self.batch[0].offset()
             return self.batch
         limit = self.plan.max_messages
         chunks = self.chunks
@@ -237,6 +247,9 @@ class Lane:
         self.buffered -= len(batch)
         self.batch = batch
         self.batch_end = self.taken_end = batch[-1].offset() + 1
+        self.marked_to = batch[0].offset()
+        if self.holes:  # after a seek backwards: they come again
+            self.holes = {offset for offset in self.holes if offset < self.marked_to}
         return batch
 
     def put_back(self, rest: list[Record]) -> None:
@@ -268,12 +281,14 @@ class Lane:
             end = rest[0].offset() if rest else self.batch_end
             # Manual offsets: messages that no handler saw are done where all before them is.
             marked = self.frontier > batch[-1].offset() if batch else self.frontier >= self.unmarked_end
-            if self.plan.offsets == "automatic" or (marked and not rest):
+            if self.strict:
+                pass  # see below
+            elif self.plan.offsets == "automatic" or (marked and not rest):
                 self.frontier = max(self.frontier, end)
             elif self.frontier < end:
                 self.unmarked_end = end
             self.retry_from = end
-        self.put_back(rest)
+        self._settle_rest(batch, rest)
         self.attempt = 1
         self.failed = 0
         self.aborts = 0
@@ -281,6 +296,18 @@ class Lane:
             self._go_on_with_culprit()
         self._go_on_searching()
         return len(batch) - len(rest)
+
+    def _settle_rest(self, batch: list[Record], rest: list[Record]) -> None:
+        """What is left of a batch that ran as a whole runs again."""
+        self.put_back(rest)
+        if self.strict:
+            end = rest[0].offset() if rest else self.batch_end
+            self.holes.update(offset for m in batch if self.marked_to <= (offset := m.offset()) < end)
+            self._reach(end)
+
+    def _reach(self, end: int) -> None:
+        """Where `strict`: everything below `end` has been run; the frontier goes there, or to the first that waits for its mark."""
+        self.frontier = max(self.frontier, min(end, *self.holes) if self.holes else end)
 
     def blame(self, message: Record) -> int:
         """Exactly-once `each`: this message undid a run, with others before it that were healthy. Returns how often it did."""
@@ -313,10 +340,11 @@ class Lane:
         batch, self.batch = self.batch, []
         start = self.retry_from
         rest = [message for message in batch if message.offset() >= start]
-        self.put_back(rest)
+        self._settle_rest(batch, rest)
         self._count_failure(start > began_at)
         if not rest:  # the handler marked all of the batch and raised afterwards: all of it is done
-            self.frontier = max(self.frontier, self.batch_end)
+            if not self.strict:
+                self.frontier = max(self.frontier, self.batch_end)
             self.attempt = 1
             self.failed = 0
             self._go_on_searching()
@@ -326,9 +354,13 @@ class Lane:
         """All slices of `batch` have ended: the collective frontier moves, what is not done runs again. Returns how many do."""
         batch, self.batch = self.batch, []
         rest = division.undone()
-        self.frontier = max(self.frontier, division.frontier(self.batch_end))
-        if self.frontier < self.batch_end:
-            self.unmarked_end = self.batch_end
+        if self.strict:
+            self.holes |= division.unmarked()
+            self._reach(rest[0].offset() if rest else self.batch_end)
+        else:
+            self.frontier = max(self.frontier, division.frontier(self.batch_end))
+            if self.frontier < self.batch_end:
+                self.unmarked_end = self.batch_end
         self.retry_from = rest[0].offset() if rest else self.batch_end
         self.put_back(rest)
         if failed and rest:
@@ -341,7 +373,13 @@ class Lane:
     def settle_aborted(self) -> None:
         """A transaction did not happen, for no fault of the handler's: what is not marked runs again, as the same attempt."""
         batch, self.batch = self.batch, []
-        self.put_back([message for message in batch if message.offset() >= self.retry_from])
+        rest = [message for message in batch if message.offset() >= self.retry_from]
+        self.put_back(rest)
+        if len(rest) < len(batch):  # transactions before it did
+            self.attempt = 1
+            self.failed = 0
+        if not rest:
+            self.frontier = max(self.frontier, self.batch_end)
 
     def _count_failure(self, advanced: bool) -> None:
         self.failed = 1 if advanced else self.failed + 1
@@ -356,7 +394,9 @@ class Lane:
     def settle_aside(self) -> None:
         """The first of `aside` is in the dead letter topic, or dropped: go on behind it."""
         end = self.end_without(self.aside.popleft().message)
-        if self.plan.offsets == "automatic" or self.frontier >= self.unmarked_end:
+        if self.strict:
+            self._reach(end)
+        elif self.plan.offsets == "automatic" or self.frontier >= self.unmarked_end:
             self.frontier = max(self.frontier, end)  # else messages before it wait for the handler's mark
         self.retry_from = end
         self.attempt = 1
@@ -378,8 +418,18 @@ class Lane:
         if self.transaction is not None and not self.plan.exactly_once:
             self.transaction.mark(offset)
             return True
+        if self.division is not None or (self.strict and self.batch and offset < self.batch[0].offset()):
+            self.holes.discard(offset)  # kept from an earlier run: it speaks for itself alone
+            return True
         self.retry_from = offset + 1
-        self.frontier = max(self.frontier, offset + 1)
+        if not self.strict:
+            self.frontier = max(self.frontier, offset + 1)
+        elif self.batch:
+            self.marked_to = max(self.marked_to, offset + 1)
+            self._reach(self.marked_to)
+        else:  # a hook, which speaks for all
+            self.holes = {other for other in self.holes if other > offset}
+            self._reach(offset + 1)
         return True
 
     def settled_frontier(self) -> int:
@@ -388,8 +438,15 @@ class Lane:
 
         The frontier is read first: outputs that belong below it were produced before that.
         """
-        frontier = self.frontier
+        frontier = self.reached()
         return self.committed if self._withheld else frontier
+
+    def reached(self) -> int:
+        """The frontier, with what slices that are running have done."""
+        frontier, division = self.frontier, self.division
+        if division is not None:
+            frontier = max(frontier, min(division.frontier(self.batch_end), *tuple(self.holes), self.batch_end))
+        return frontier
 
     @property
     def uncommitted(self) -> bool:
@@ -411,6 +468,7 @@ class Lane:
         if self.sent > before.sent:
             floor = max(floor, self.sent)
         self.frontier = self.retry_from = floor
+        self.holes = set(before.holes)
         self.metadata = before.metadata if floor == before.frontier else self.metadata_sent
         if self.batch:
             self.repeat_end = self.batch[-1].offset() + 1
@@ -418,7 +476,13 @@ class Lane:
     def standing(self) -> Standing:
         """Where the lane stands before something that may have to be taken back."""
         return Standing(
-            self.frontier, self.retry_from, self.unmarked_end, self.committed, self.sent, self.metadata
+            self.frontier,
+            self.retry_from,
+            self.unmarked_end,
+            self.committed,
+            self.sent,
+            self.metadata,
+            frozenset(self.holes),
         )
 
     def restore(self, before: Standing) -> None:
@@ -437,8 +501,6 @@ class Lane:
             raise ConfigurationError(
                 "commit() inside a transaction: its offsets are committed with it, at its end. Call mark_as_consumed(message) instead."
             )
-        if self.division is not None:
-            self.frontier = max(self.frontier, self.division.frontier(self.batch_end))
         if self.job_producer is not None:
             self.job_producer.settle()
         return self.group.commit_now(self)
@@ -466,5 +528,7 @@ class Lane:
                 )
             return self.transaction
         if self.job_producer is None:
-            self.job_producer = self.group.make_job_producer()
+            with self.group.lock:  # slices run at once: one that nobody waits for would lose outputs
+                if self.job_producer is None:
+                    self.job_producer = self.group.make_job_producer()
         return self.job_producer

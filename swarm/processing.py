@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 DEAD_LETTER_RETRY: Final = 5.0
 """Seconds between attempts to reach a dead letter topic that does not answer."""
+ALONE_PATIENCE: Final = 60.0
+"""Seconds that a suspect waits for other jobs to end before it runs beside them all the same."""
+HELD_SAYING: Final = 60.0
+"""Seconds between two times that a held message is spoken of."""
 TRANSACTION_RETRY: Final = 0.2
 """Seconds until a run is repeated whose transaction was aborted for no fault of its own, or could not be opened."""
 _TRACEBACK_LIMIT: Final = 8000
@@ -186,6 +190,12 @@ class Processor:
             lane.suppress = False
         if lane.plan.controls_flow and not self._admit(lane):
             return
+        if self._runtime.suspicion and self._under_suspicion(lane):
+            return
+        self._run(lane)
+
+    def _run(self, lane: Lane) -> None:
+        """Run the handler over the lane's batch, and settle the result."""
         batch, attempt = lane.batch, lane.attempt
         first, last = batch[0].offset(), batch[-1].offset()
         at_most_once = lane.plan.delivery == "at_most_once"
@@ -224,6 +234,8 @@ class Processor:
             if not at_most_once:
                 undelivered = True
                 lane.take_back(before)
+            elif division is not None:
+                division.fail(error, whole=not lane.plan.each)
             lane.forgive()  # only now: while the failure stands, nothing of this lane is committed
         finally:
             self._board.job_end(self._slot)
@@ -270,6 +282,8 @@ class Processor:
             if judged.considered:
                 lane.batch = []
                 lane.settle_success(0)
+                if not lane.again and not lane.chunks and "on_idle" in lane.hook_names:
+                    lane.idle_due = True
             elif judged.failure is None:
                 lane.put_back(lane.batch)
                 lane.batch = []
@@ -281,6 +295,43 @@ class Processor:
                 return False  # the message comes first next time
         self._failed(lane, lane.batch, judged.failure, False, lane.retry_from, lane.attempt, 0.0, lane.handled)
         return False
+
+    # -- messages that may kill their process ------------------------------------------------------------------------
+
+    def _under_suspicion(self, lane: Lane) -> bool:
+        """Run a suspect alone, keep a condemned message from running at all; False: the batch (perhaps cut) runs as it is."""
+        suspicion = self._runtime.suspicion
+        key = (lane.group.name, lane.topic, lane.partition)
+        step, count = suspicion.first_step(*key, lane.batch)
+        if step == "run":
+            with self._dispatcher.lock:
+                lane.cut(count)
+            return False
+        with self._dispatcher.lock:
+            lane.cut(1)
+        if step == "condemned":
+            self._condemned(lane, suspicion.deaths(*key, lane.batch[0].offset()))
+            return True
+        alone = self._dispatcher.begin_alone(ALONE_PATIENCE)
+        try:
+            self._run(lane)
+        finally:
+            if alone:
+                self._dispatcher.end_alone()
+        return True
+
+    def _condemned(self, lane: Lane, deaths: int) -> None:
+        message = lane.batch[0]
+        with self._dispatcher.lock:
+            lane.put_back(lane.batch)
+            lane.batch = []
+            if lane.closing:
+                return
+            if lane.plan.dead_letter is not None:
+                lane.aside.append(Aside(message, f"it killed its process {deaths} times", deaths))
+                return
+            self._dispatcher.delay(lane, self._clock() + HELD_SAYING)
+        self._bus.publish(events.MessageHeld(lane.group.name, lane.topic, lane.partition, message.offset(), deaths))
 
     def _say_skipped(self, lane: Lane, skipped: list[Record], reason: str) -> None:
         for part in virtual.ranges(skipped):
@@ -299,7 +350,7 @@ class Processor:
     def _commit_first(self, lane: Lane) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
         end = lane.batch_end
-        if lane.committed >= end:
+        if lane.committed >= end and lane.sent >= end:  # after a seek backwards, less may be under way
             lane.frontier = max(lane.frontier, end)  # the answer to an earlier try came after we had given it up
             return True
         before = lane.frontier
@@ -408,6 +459,7 @@ class Processor:
         self._board.job_end(self._slot)
         with self._dispatcher.lock:
             self._dispatcher.await_slices(division)
+            lane.frontier = lane.reached()
             lane.division = None
 
     def _help(self, part: Slice) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,11 @@ INIT_TIMEOUT: Final = 10.0
 """Seconds for one try to register with the transaction coordinator: ending a predecessor's open transaction takes some 20 ms."""
 CALL_TIMEOUT: Final = 5.0
 """Seconds for one call; it is repeated while the broker is away."""
+HANGS_AFTER: Final = 6.0
+"""Seconds after which sending offsets is given up: librdkafka 2.16 does not come back from that call, whatever timeout it was given,
+where the coordinator has left the cluster's metadata (its issues 5456 and 5511; measured at the restart of a broker)."""
+FLUSH_TIMEOUT: Final = 0.5
+"""Seconds that an abort waits for what was produced to be on the broker."""
 UNKNOWN_AFTER: Final = 5.0
 """Seconds for which a commit is tried on once the worker stops: then its outcome is left to the successor, who asks the broker."""
 _QUEUE_PATIENCE: Final = 60.0
@@ -86,7 +92,8 @@ def transactional_properties(user: Mapping[str, Any], producer: Mapping[str, Any
 
 
 class Seat:
-    """One processing thread's transactional producer, made when it is first needed. Only its thread uses it."""
+    """One processing thread's transactional producer, made when it is first needed. Only its thread uses it; another one may end
+    what a predecessor left open."""
 
     def __init__(
         self,
@@ -102,19 +109,22 @@ class Seat:
         self._raw: Any = None
         self._ready = False
         self._not_before = 0.0
+        self._entry = threading.Lock()
         self.undelivered: KafkaError | None = None
         """Why the first message that was not delivered was not."""
         self.thread = 0
         """The identity of the thread that uses it."""
 
     def producer(self) -> Any:
-        """The producer, registered with its coordinator. Blocks for up to 10 s; raises KafkaException where that is not to be had now."""
-        if self._raw is None:
-            pause = self._not_before - time.monotonic()
-            if pause > 0:
-                time.sleep(pause)
-            self._raw = self._make({**self._properties(), "transactional.id": self._id, "on_delivery": self.report})
-        if not self._ready:
+        """The producer, registered with its coordinator. Blocks for some 10 s at most; raises KafkaException where that is not to be had now."""
+        if self._ready:
+            return self._raw
+        with self._entry:
+            if self._raw is None:
+                pause = self._not_before - time.monotonic()
+                if pause > 0:
+                    time.sleep(pause)
+                self._raw = self._make_raw()
             try:
                 self._raw.init_transactions(INIT_TIMEOUT)
             except KafkaException as error:
@@ -122,12 +132,49 @@ class Seat:
                     self.replace(error.args[0])
                 raise
             self._ready = True
-        return self._raw
+            return self._raw
+
+    def end_predecessor(self) -> None:
+        """Undo the transaction that somebody with this id left open, unless the thread has come and done so. Blocks for up to 10 s;
+        where the broker cannot be told, an event says so. Any thread."""
+        with self._entry:
+            if self._raw is not None:
+                return
+            try:
+                self._make_raw().init_transactions(INIT_TIMEOUT)
+            except KafkaException as error:
+                self._bus.publish(events.ClientError("", error.args[0].name(), describe(error), False, 1))
+
+    def _make_raw(self) -> Any:
+        return self._make({**self._properties(), "transactional.id": self._id, "on_delivery": self.report})
 
     def report(self, error: KafkaError | None, _: Any) -> None:
         """A delivery report; called from within the calls to the producer."""
         if error is not None and self.undelivered is None:
             self.undelivered = error
+
+    def send_offsets(self, position: TopicPartition, membership: Any) -> None:
+        """Make an offset part of the transaction. In a thread of its own, which is left behind where the call does not come back
+        (TimeoutError): it holds a producer that is to be replaced, and can do nothing more once that has happened. KafkaException.
+        """
+        raw: Any = self._raw
+        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def call() -> None:
+            try:
+                raw.send_offsets_to_transaction([position], membership, CALL_TIMEOUT)
+            except BaseException as error:
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=call, name="offsets", daemon=True).start()
+        try:
+            error = outcome.get(timeout=HANGS_AFTER)
+        except queue.Empty:
+            raise TimeoutError(f"the client did not come back from sending offsets within {HANGS_AFTER:g} s") from None
+        if error is not None:
+            raise error
 
     def replace(self, error: KafkaError) -> None:
         """Give up this producer; the next use makes a new one, which ends what this one has left open. At most one a second:
@@ -154,6 +201,7 @@ class Transaction:
             seat.replace(error.args[0])
             raise Aborted(describe(error)) from error
         self.open = True
+        self._produced = False
         self.frontier = lane.frontier
         """What was marked inside it: the next offset that is committed with it."""
         self.retry_from = lane.retry_from
@@ -177,6 +225,7 @@ class Transaction:
             raise RuntimeError(
                 "this transaction has ended: produce inside its `with` block, in the handler's own thread."
             )
+        self._produced = True
         deadline = time.monotonic() + _QUEUE_PATIENCE
         while True:
             try:
@@ -230,14 +279,18 @@ class Transaction:
                 if lane.lost or lane.phase == "closed":
                     raise Aborted(f"{lane.topic}/{lane.partition} is no longer ours")
                 metadata = lane.group.member
-            if end != lane.committed or lane.metadata != lane.metadata_committed:
+            # Also where the offset is not new: with it the broker checks that the partition is still this member's to speak for.
+            if self._produced or end != lane.committed or lane.metadata != lane.metadata_committed:
                 if metadata is None:
                     raise Aborted("the group's membership is not known yet")
                 position = TopicPartition(lane.topic, lane.partition, end, lane.metadata or "")
-                self._insist(lambda: self._raw.send_offsets_to_transaction([position], metadata, CALL_TIMEOUT))
+                self._insist(lambda: self._seat.send_offsets(position, metadata))
         except Aborted:
             self.abort()
             raise
+        except TimeoutError as error:
+            self._seat.replace(KafkaError(KafkaError._TIMED_OUT, str(error)))
+            raise Aborted(str(error)) from error
         except KafkaException as error:
             self.abort()
             raise self._reason(error) from error
@@ -265,6 +318,11 @@ class Transaction:
     def abort(self) -> None:
         """Undo all of it. Never raises: where the broker cannot be told, the producer is replaced, which ends it too. Blocks."""
         self.open = False
+        if self._produced:
+            # While the broker still ends the transaction before, this one's first messages wait to become part of it; to end it then
+            # is refused for good (INVALID_TXN_STATE, measured), and would cost the producer.
+            with contextlib.suppress(KafkaException):
+                self._raw.flush(FLUSH_TIMEOUT)
         try:
             self._insist(lambda: self._raw.abort_transaction(CALL_TIMEOUT))
         except KafkaException as error:
@@ -297,7 +355,7 @@ def own_transaction(lane: Lane) -> Iterator[Transaction]:
         raise ConfigurationError(
             "transaction() inside another transaction: end that one first, or use the one there is."
         )
-    if lane.division is not None or lane.seat is None or threading.get_ident() != lane.seat.thread:
+    if lane.plan.virtual_partitions is not None or lane.seat is None or threading.get_ident() != lane.seat.thread:
         raise ConfigurationError(
             "transaction() belongs to one processing thread: it is not to be had in an async handler, in a thread of the handler's own, "
             "nor in a virtual partition. Use a plain def handler without virtual_partitions=."

@@ -69,6 +69,8 @@ class Slice:
         self.retry_from = start
         """Messages of this slice from here on run again."""
         self.unmarked_end = start
+        self.marked_to = start
+        """Messages of this slice below it were marked by the handler."""
         self.repeat_end = start
         self.handled = 0
         self.suppress = False
@@ -103,7 +105,7 @@ class Slice:
         lane = self.lane
         if lane.lost or lane.phase == "closed" or offset >= lane.taken_end:
             return False
-        self.retry_from = offset + 1
+        self.retry_from = self.marked_to = offset + 1
         self.frontier = max(self.frontier, offset + 1)
         return True
 
@@ -125,10 +127,35 @@ class Division:
         self.slices = list(slices)
         self.waiting = deque(self.slices)
         self.running = 0
+        self._homes: dict[int, Slice] | None = None
 
     def frontier(self, end: int) -> int:
         """The collective frontier: the first message that is not done, `end` where all are."""
         return min(part.first_unmarked(end) for part in self.slices)
+
+    def fail(self, error: BaseException, *, whole: bool) -> None:
+        """Outputs were not delivered, and nobody knows whose: each slice has failed; `whole`: all that it did not mark is undone."""
+        for part in self.slices:
+            if part.failure is None:
+                part.failure = error
+                if whole:
+                    part.retry_from = part.marked_to
+
+    def slice_of(self, offset: int) -> Slice | None:
+        """The slice that holds the message with this offset. Any thread."""
+        homes = self._homes
+        if homes is None:
+            homes = self._homes = {record.offset(): part for part in self.slices for record in part.records}
+        return homes.get(offset)
+
+    def unmarked(self) -> set[int]:
+        """Offsets of messages that were run, are not marked, and do not run again."""
+        return {
+            offset
+            for part in self.slices
+            for record in part.records
+            if part.frontier <= (offset := record.offset()) < part.retry_from
+        }
 
     def undone(self) -> list[Record]:
         """What runs again, in the order of the partition."""

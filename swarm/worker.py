@@ -40,6 +40,7 @@ from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
 from swarm.selection import chosen_groups
+from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Birth:
     channel: socket.socket
     parent: int
     log: Log
+    suspects: list[dict[str, Any]]
+    """What may kill its process (`swarm.suspicion`)."""
     signal_fd: int
     """Readable when a signal has come (the wakeup descriptor)."""
 
@@ -114,9 +117,13 @@ class Runtime:
         self.commit_interval = settings.worker.commit_interval
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.dispatcher = Dispatcher(self.clock)
+        self.suspicion = Suspicion(birth.suspects)
         self.concurrency = settings.worker.concurrency
         self.exactly_once = any(plan.exactly_once for plan in app.plans)
         self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in app.plans if plan.rate_limit is not None}
+        self._seats: list[Seat] = []
+        self._seats_lock = threading.Lock()
+        self._seats_again_at = float("-inf")
         self.dead: list[str] = []
         self._threads: list[threading.Thread] = []
         self._event_loop = EventLoop(self._name_thread)
@@ -192,11 +199,30 @@ class Runtime:
         """Where one processing thread gets its transactional producer; the same `transactional.id` for every successor."""
         swarm, user = self.settings.swarm, self.settings.kafka
         limit = longest_job(self.app.plans, self.settings.supervision.consume_timeout)
-        return Seat(
+        seat = Seat(
             lambda: transactional_properties(user, producer_properties(user), limit),
             f"{swarm.name}.{swarm.host}.{self.index}.{slot}",
             self.bus,
         )
+        self._seats.append(seat)
+        return seat
+
+    def end_predecessors(self) -> None:
+        """Undo what a predecessor of this worker may have left open, for all of its threads, whether they will need transactions or
+        not: until then a group's offsets, and what stands behind such a transaction, are withheld, up to `transaction.timeout.ms`.
+
+        Any thread; does not block, and does nothing within a minute of the last time.
+        """
+        with self._seats_lock:
+            now = self.clock()
+            if now < self._seats_again_at:
+                return
+            self._seats_again_at = now + 60.0
+        threading.Thread(target=self._end_predecessors, name="transactions", daemon=True).start()
+
+    def _end_predecessors(self) -> None:
+        for seat in self._seats:
+            seat.end_predecessor()
 
     def count_messages(self, count: int) -> None:
         """Messages handled or set aside."""
@@ -410,6 +436,8 @@ class _Main:
                     self._leave = bool(command["leave"])
                     for group in self._runtime.groups:
                         group.leave = self._leave
+                case "suspects":
+                    self._runtime.suspicion.learn(command["suspects"])
                 case "quiet":
                     self._runtime.quiet(True)
                 case "resume":

@@ -60,6 +60,14 @@ class SwarmBroker:
         """Whether it is this process's own, and so may be restarted."""
         return self._embedded is not None
 
+    def answers(self, within: float = 5.0) -> bool:
+        """Whether it can be reached. Blocks for at most so many seconds."""
+        try:
+            self._admin().list_topics(timeout=within)
+        except KafkaException:
+            return False
+        return True
+
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """The sections of `swarm.toml` by which a swarm gets on with it."""

@@ -36,7 +36,8 @@ class Checker:
         self._partitions: dict[Key, Partition] = {}
         self._violations: list[Violation] = []
         self._judged_debug = False
-        self._running_sources: dict[str, bool] = {}
+        self._supervisors: dict[str, int | None] = {}
+        """Of each log, the pid of the one that runs; None: it has stopped."""
         self.repeated: Counter[str] = Counter()
         """Messages that were handled again, by the kind of cause."""
         self.events: Counter[str] = Counter()
@@ -105,10 +106,11 @@ class Checker:
         return process
 
     def _on_swarm_started(self, event: Event) -> None:
-        source = event.get("source", "")
-        if self._running_sources.get(source):
+        source, pid = event.get("source", ""), event.get("pid")
+        before = self._supervisors.get(source)
+        if before is not None and before != pid:  # else it has replaced its own program, and keeps its workers
             self._orphan_all(source, "its supervisor ended without a word")
-        self._running_sources[source] = True
+        self._supervisors[source] = pid
 
     def _orphan_all(self, source: str, why: str) -> None:
         for process in self._everybody:
@@ -117,7 +119,7 @@ class Checker:
 
     def _on_swarm_stopped(self, event: Event) -> None:
         source = event.get("source", "")
-        self._running_sources[source] = False
+        self._supervisors[source] = None
         for process in self._everybody:
             if process.source == source and process.started and not process.ended and not process.trouble:
                 self._violation("left_running", f"{process} was started and had not ended when the swarm was stopped")
@@ -143,6 +145,8 @@ class Checker:
     def _on_worker_exited(self, event: Event) -> None:
         process = self._process(event)
         code, signal = event.get("code"), event.get("signal")
+        if event.get("graceful") is False:
+            process.trouble = process.trouble or "ended in the middle of its work"
         if code != 0 or signal is not None:
             process.trouble = process.trouble or f"ended with {f'signal {signal}' if signal else f'code {code}'}"
         process.ended = True
@@ -484,6 +488,18 @@ class Checker:
                 self._cause(partition, None, "the topic was missing", within=True, asked=True)
                 partition.acknowledged = 0
 
+    def _on_topic_recreated(self, event: Event) -> None:
+        """Its offsets begin anew: what is known is of a topic that nobody can look at any more."""
+        key = (event["group"], event["topic"], event["partition"])
+        partition = self._partitions.get(key)
+        if partition is None:
+            return
+        fresh = Partition(key, partition.semantics, 0, 0)
+        fresh.holders = partition.holders
+        for assignment in fresh.holders:
+            assignment.run, assignment.position, assignment.pending = None, None, []
+        self._partitions[key] = fresh
+
     def _cause(
         self,
         partition: Partition,
@@ -522,6 +538,10 @@ class Checker:
 
     def _committed(self, partition: Partition, assignment: Assignment, offset: int) -> None:
         run = assignment.run
+        if assignment.leaped and assignment.position is not None and (run is None or run.closed):
+            partition.done.add(
+                assignment.position, offset
+            )  # out of range: where it goes on is committed before it is read
         if run is not None and run.first < offset:
             run.committed = max(run.committed, min(offset, run.end))
         if partition.judged < offset:
@@ -572,7 +592,7 @@ class Checker:
         assignment.top = max(assignment.top, committed)
         if partition.semantics.delivery == "at_most_once":
             return
-        if not run.closed and partition.semantics.marks:
+        if partition.semantics.marks:  # it was the handler's word, also where it took it back later for the retry
             partition.done.add(run.first, committed)
             return
         for start, end in partition.done.gaps(run.first, committed):
@@ -654,8 +674,8 @@ class Checker:
         )
 
     def _end_of_processes(self) -> None:
-        for source, running in self._running_sources.items():
-            if running:
+        for source, pid in self._supervisors.items():
+            if pid is not None:
                 self._orphan_all(source, "its end is not in the log")
         for process in self._everybody:
             for key in list(process.holds):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import KafkaException
-
 from swarm.testing.broker import SwarmBroker
 from swarm.testing.checker import Event
 from swarm.testing.invariants import Facts, merged
@@ -24,19 +22,16 @@ def gather(
     alone. complete: see `Facts`. committed_only: False where the groups read with `isolation.level=read_uncommitted`. Blocks.
     """
     events: Sequence[Event] = list(merged(logs))
-    if broker is None:
+    if broker is None or not broker.answers():
         return Facts(events)
     groups = _groups(events)
     topics = sorted({topic for names in groups.values() for topic in names})
-    try:
-        contents = broker.contents(topics, committed_only=committed_only)
-        committed = {
-            (group, *place): offset
-            for group, names in groups.items()
-            for place, offset in broker.committed(group, sorted(names)).items()
-        }
-    except KafkaException:
-        return Facts(events)
+    contents = broker.contents(topics, committed_only=committed_only)
+    committed = {
+        (group, *place): offset
+        for group, names in groups.items()
+        for place, offset in broker.committed(group, sorted(names)).items()
+    }
     return Facts(events, contents, committed, complete=complete)
 
 

@@ -20,6 +20,7 @@ from swarm.group import Group
 from swarm.lane import Lane
 from swarm.processing import Processor
 from swarm.scoreboard import Scoreboard
+from swarm.suspicion import Suspicion
 from swarm.testing.fakes import FakeClient, FakeKafka, FakeProducer, FakeTransactionalProducer, Place
 from swarm.transactions import Seat
 
@@ -91,6 +92,7 @@ class Stage:
             commit_interval=5.0,
             wait_async=self._wait_async,
             job_limit=lambda plan: 0.0,
+            suspicion=Suspicion(),
             concurrency=4,
             exactly_once=any(plan.exactly_once for plan in app.plans),
             bucket=lambda plan: buckets.get(id(plan)),

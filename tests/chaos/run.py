@@ -323,7 +323,7 @@ def _judge_events(
                     for place, offset in world.cluster.committed(group).items()
                 },
                 complete=True,
-                outputs=[(group, *source_of(each)) for group, written in outputs.items() for each in written],
+                outputs={group: [source_of(each) for each in written] for group, written in outputs.items()},
             )
         )
     for violation in violations:

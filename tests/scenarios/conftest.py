@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from swarm.testing.broker import SwarmBroker
 from swarm.testing.gathering import gather
-from swarm.testing.invariants import INVARIANTS, Violation, check, report
+from swarm.testing.invariants import INVARIANTS, Facts, Violation, check, report
 from tests.support.daemon import Daemon
 from tests.support.project import Sections, merged
+from tests.support.recording import seen_in
 
 _LIMIT = 120  # s, unless marked `limit(seconds)`
 
@@ -67,14 +69,36 @@ def judged(daemons: Sequence[Daemon]) -> list[Violation]:
         together = [each for each in daemons if each.settings["kafka"]["bootstrap.servers"] == bootstrap]
         if any(each.settings["log"]["level"] != "debug" for each in together):
             continue  # the scenario wants it otherwise
-        isolation = {each.settings["kafka"].get("isolation.level", "read_committed") for each in together}
-        found += check(
-            gather(
-                {each.folder.name: each.events() for each in together},
-                SwarmBroker(bootstrap),
-                committed_only=isolation == {"read_committed"},
-            )
-        )
+        facts = gather_facts(together, bootstrap)
+        found += check(replace(facts, outputs=recorded(together, facts)))
+    return found
+
+
+def gather_facts(daemons: Sequence[Daemon], bootstrap: str) -> Facts:
+    """Of swarms on one broker."""
+    isolation = {each.settings["kafka"].get("isolation.level", "read_committed") for each in daemons}
+    return gather(
+        {each.folder.name: each.events() for each in daemons},
+        SwarmBroker(bootstrap),
+        committed_only=isolation == {"read_committed"},
+    )
+
+
+def recorded(daemons: Sequence[Daemon], facts: Facts) -> dict[str, list[tuple[str, int, int]]]:
+    """What handlers saw by their own word, where they record it (`tests.support.recording`): nothing else may be said to be done.
+
+    By group, for those at-least-once groups all of whose topics are recorded.
+    """
+    seen = {place for each in daemons for place in seen_in(each.folder)}
+    topics = {topic for topic, _, _ in seen}
+    found = {}
+    for event in facts.events:
+        if (
+            event["event"] == "subscribed"
+            and event["delivery"] == "at_least_once"
+            and topics.issuperset(event["topics"])
+        ):
+            found[event["group"]] = sorted(seen)
     return found
 
 

@@ -78,6 +78,13 @@ class Recording:
         return {(each.partition, each.offset) for each in self.all(topic=topic)}
 
 
+def seen_in(folder: Path) -> set[tuple[str, int, int]]:
+    """(topic, partition, offset) of every message that was recorded in a project's folder, if any was."""
+    file = folder / _FILE
+    lines = map(_parsed, file.read_text().split("\n")[:-1]) if file.exists() else ()
+    return {(each.topic, each.partition, each.offset) for each in lines if each.what == "message"}
+
+
 def by_partition(records: Iterable[Record]) -> dict[int, list[int]]:
     """Partition -> offsets, in the order of the records."""
     found: dict[int, list[int]] = {}

@@ -25,6 +25,7 @@ from swarm.lane import Lane
 from swarm.plan import Plan
 from swarm.processing import Processor
 from swarm.scoreboard import MESSAGES, Scoreboard
+from swarm.suspicion import Suspicion
 from swarm.transactions import Seat
 
 TOPIC = "orders"
@@ -320,7 +321,7 @@ class StagedGroup(Group):
         refused, broker.refuse = broker.refuse, None
         if lane.lost or self._client is None or refused is not None:
             return False
-        target = lane.frontier
+        target = lane.settled_frontier()
         self.commits.commit_and_wait(self._client, [lane], 0.0, self._alive)
         return lane.committed >= target
 
@@ -341,6 +342,7 @@ class Stage:
         self.bucket = None if plan.rate_limit is None else Bucket(plan.rate_limit)
         self.board = Scoreboard.create(0)
         self.dispatcher = Dispatcher(lambda: self.now)
+        self._next = self.dispatcher.next
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
         self.dispatcher.rested.wait = self._let_others_run  # type: ignore[method-assign]
         app = App("shop")
@@ -355,6 +357,7 @@ class Stage:
             commit_interval=1.0,
             wait_async=asyncio.run,
             job_limit=lambda plan: 0.0,
+            suspicion=Suspicion(),
             concurrency=4,
             exactly_once=plan.exactly_once,
             bucket=lambda plan: self.bucket,
@@ -423,16 +426,16 @@ class Stage:
     def step(self) -> bool:
         """One lane's turn; time jumps ahead to it. False: there is none."""
         try:
-            lane = self.dispatcher.next()
+            work = self._next()
         except Idle:
             return False
-        turns: Iterator[Lane | None] = iter([lane, None])
-        true_next = self.dispatcher.next
-        self.dispatcher.next = lambda: next(turns)  # type: ignore[method-assign]
+        turns = iter([work])
+        outer = self.dispatcher.next  # this may be a turn within another one's
+        self.dispatcher.next = lambda: next(turns, None)  # type: ignore[method-assign]
         try:
             self.processor.run()
         finally:
-            self.dispatcher.next = true_next  # type: ignore[method-assign]
+            self.dispatcher.next = outer  # type: ignore[method-assign]
         return True
 
     def help(self) -> bool:

@@ -445,7 +445,7 @@ def test_a_commit_past_what_is_done_is_found() -> None:
 
 
 def test_a_handler_that_marks_may_commit_in_the_middle_of_a_run() -> None:
-    """What it marked stands, also when it raises afterwards; what it did not mark does not."""
+    """What it marked stands, also when it raises afterwards, or marks an older message for the retry."""
     history = one_worker(marks=True)
     history.begin(7, 0, 9)
     history.commit(7, 5)
@@ -459,7 +459,8 @@ def test_a_handler_that_marks_may_commit_in_the_middle_of_a_run() -> None:
     history.commit(7, 5)
     history.fail(7, 0, 9)
     history.end(7, 0, 2)
-    assert history.broken(contents=range(10)) == ["commit_past_work"]
+    history.run(7, 3, 9, attempt=2)
+    assert history.judge(contents=range(10)) == []
 
 
 def test_marks_of_a_killed_run_are_believed_where_the_broker_holds_them() -> None:
@@ -522,10 +523,27 @@ def test_an_offset_out_of_range_leads_where_it_was_told() -> None:
     """What is no longer in the log cannot be lost by us."""
     history = one_worker()
     history.one("offset_out_of_range", 7, offset=0, action="latest")
+    history.commit(7, 8)
     history.run(7, 8, 9)
     history.commit(7, 10)
 
     assert history.judge(committed=10, contents=range(5, 10)) == []
+
+
+def test_a_topic_that_was_made_again_begins_anew() -> None:
+    """What was known of the one before says nothing of this one."""
+    history = one_worker()
+    history.run(7, 0, 9)
+    history.commit(7, 10)
+    history.one("topic_recreated", 7, offset=10)
+    history.lose(7)
+    history.assign(7, 0)
+    history.run(7, 0, 2)
+    history.commit(7, 3)
+    assert history.judge(committed=3, contents=range(3), complete=True) == []
+
+    history.commit(7, 4)
+    assert history.broken(contents=range(4)) == ["commit_past_work"]
 
 
 # -- processes ---------------------------------------------------------------------------------------
@@ -565,6 +583,18 @@ def test_a_supervisor_that_was_killed_leaves_orphans() -> None:
     history.exit(8)
 
     assert history.judge() == []
+
+
+def test_a_supervisor_that_replaces_its_own_program_keeps_its_workers() -> None:
+    """The same pid says that it has started: its workers are no orphans, and excuse nothing."""
+    history = two_workers()
+    history.run(7, 0, 9)
+    history.say("swarm_started", 1)
+    history.revoke(7)
+    history.assign(8)
+    history.run(8, 0, 9)
+
+    assert history.broken() == ["twice"]
 
 
 def test_a_pid_that_comes_again_is_another_process() -> None:

@@ -22,6 +22,7 @@ KAFKA_PORTS = {
     "swarm.admin": "the cluster's administration",
     "swarm.demo_orders": "the world around the demo's swarm: its topics, who fills them, who reads the results",
     "swarm.embedded": "the embedded broker is inside the library that confluent_kafka brings",
+    "swarm.testing.broker": "the world around a test's swarm: its topics, who fills them, who reads the results, a guest in its group",
 }
 # Values that start nothing, which a caller of the ports meets: as an exception, in a callback, in a list of messages.
 KAFKA_VALUES = {
@@ -50,6 +51,7 @@ PROCESS_OWNERS = {
     "swarm.supervisor.processes": PROCESS_CALLS,
     "swarm.detach": PROCESS_CALLS,  # the two forks before there is a supervisor
     "swarm.demo": {"os.kill"},  # the accident that the demo shows
+    "swarm.testing.daemon": {"os.kill"},  # the accidents that tests want
 }
 
 
@@ -150,7 +152,7 @@ def test_worker_reaches_neither_the_supervisor_nor_the_commands() -> None:
 
 
 def test_one_module_touches_the_consumer() -> None:
-    """Whoever wants to know how we poll, assign and close reads `swarm/client.py`."""
+    """Whoever wants to know how we poll, assign and close reads `swarm/client.py`. (Tests read topics and visit groups, too.)"""
     owners = {
         source.name
         for source in KNOWN.values()
@@ -158,7 +160,20 @@ def test_one_module_touches_the_consumer() -> None:
         if name in {"confluent_kafka.Consumer", "confluent_kafka.cimpl.Consumer"}
     }
 
-    assert owners == {"swarm.client"}
+    assert owners == {"swarm.client", "swarm.testing.broker"}
+
+
+def test_nothing_of_ours_needs_what_is_for_tests() -> None:
+    """`swarm.testing` looks into everything, and nothing but a test looks into it."""
+    wrong = [
+        f"{source.place(line)}: {name}"
+        for source in KNOWN.values()
+        if not is_in(source.name, "swarm.testing")
+        for name, line, _ in executed(source)
+        if is_in(name, "swarm.testing")
+    ]
+
+    assert not wrong
 
 
 def test_kafka_is_reached_through_its_ports() -> None:

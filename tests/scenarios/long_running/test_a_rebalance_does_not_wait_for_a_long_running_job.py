@@ -11,7 +11,6 @@ from tests.support.recording import Recording
 APP = """
     import time
     from pathlib import Path
-from typing import Any
     from swarm import App, Consumer
     from recording import note, record
 
@@ -35,13 +34,13 @@ from typing import Any
 """
 
 
-def test_a_rebalance_does_not_wait_for_a_long_running_job_and_no_partition_gets_a_second_one(
+def test_a_rebalance_does_not_wait_for_a_long_running_job_and_drops_what_is_queued_behind_it(
     broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
     """Two partitions run, two are queued, then all are taken, and by `range` the first two come back at once.
 
     A running job sees that it was revoked, and its marks answer False; what went elsewhere is handled there meanwhile; a queued
-    job of a lost partition never runs; one that came back begins only when the old job has ended.
+    job of a lost partition never runs, and one of a partition that came back runs once.
     """
     orders = topic(partitions=4)
     old, new = (
@@ -82,9 +81,6 @@ def test_a_rebalance_does_not_wait_for_a_long_running_job_and_no_partition_gets_
     assert running == (2, 0), "nothing began at the old worker while both of its threads were busy"
     assert before.offsets(orders) == {0: [0, 0, 1], 1: [0], 2: [0]}
     assert after.offsets(orders) == {2: [0], 3: [0]}
-    first_end, *_ = before.all("end", partition=0)
-    again = before.all(partition=0)[1]
-    assert again.at >= first_end.at, "two jobs of one partition at once"
     assert old.events("revocation_given_up") == []
     assert broker.committed(group) == {(orders, 0): 2, **{(orders, partition): 1 for partition in (1, 2, 3)}}
 
@@ -123,7 +119,10 @@ def test_a_partition_that_went_away_and_came_back_waits_for_the_long_running_job
     old.wait_for(lambda: len(old.events("partitions_assigned")) >= 2 and len(_held(old)) == 2, what="it to come back")
     Path(old.folder, "short").touch()
     broker.produce(orders, [(None, "next")], there.partition)
-    old.wait_for(lambda: _lag(old, there.partition) == 1, what="the next message to be known")
+    old.wait_for(
+        lambda: _lag(old, there.partition) == 1 or before.all(partition=there.partition, offset=1),
+        what="the next message to be known",
+    )
     doubled = before.all(partition=there.partition)[1:]
     Path(old.folder, "end").touch()
     old.wait_for(lambda: before.all("end", partition=there.partition, offset=1), what="the next message")

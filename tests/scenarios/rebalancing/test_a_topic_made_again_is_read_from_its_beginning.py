@@ -53,18 +53,16 @@ def test_a_topic_that_is_deleted_and_made_again_is_consumed_from_its_beginning_a
     recording = Recording(daemon.folder)
     daemon.start().until_running()
 
-    def of_first() -> list[int]:
-        held = [each for worker in daemon.workers() for each in worker["assignment"]]
-        assert len(held) >= 2
-        return [each["partition"] for each in held if each["topic"] == first]
+    def held() -> list[str]:
+        return sorted(each["topic"] for worker in daemon.workers() for each in worker["assignment"])
 
-    daemon.wait_for(lambda: len(of_first()) == 2, what="an assignment")
+    daemon.wait_for(lambda: held() == sorted([first, other] * 2), what="an assignment")
     with steady_input(broker, {other: 2}) as written:
         write(broker, first, 40)
         daemon.wait_for(lambda: len(recording.all(topic=first)) == 80, what="the former topic")
         broker.delete_topic(first)
         if not at_once:
-            daemon.wait_for(lambda: not of_first(), what="the deleted topic to be let go")
+            daemon.wait_for(lambda: held() == [other] * 2, what="the deleted topic to be let go")
         broker.create_topic(first, 2)
         write(broker, first, 30)
         daemon.wait_for(lambda: len(recording.all(topic=first)) >= 80 + 60, what="the new topic")

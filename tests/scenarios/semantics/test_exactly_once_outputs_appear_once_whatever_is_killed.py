@@ -87,3 +87,4 @@ def test_exactly_once_outputs_appear_once_whatever_is_killed(
     assert set(outputs) == expected
     assert set(outputs.values()) == {1}
     assert broker.committed(daemon.group) == {(orders, partition): 300 for partition in range(4)}
+    assert not daemon.events("transactional_producer_replaced"), "a failed run cost its producer"

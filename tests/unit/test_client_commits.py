@@ -1,0 +1,75 @@
+"""What a client commits with waiting, and what it asks before it does. Its librdkafka is a stand-in."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from swarm.client import PROBE, Client
+
+
+class Raw:
+    """A consumer whose broker holds these offsets of the group's."""
+
+    def __init__(self, held: dict[tuple[str, int], int]) -> None:
+        self.held = held
+        self.is_silent = False
+        self.patience: list[float] = []
+        self.commits: list[list[tuple[str, int, int]]] = []
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self.patience.append(timeout)
+        if self.is_silent:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return [TopicPartition(p.topic, p.partition, self.held.get((p.topic, p.partition), -1001)) for p in partitions]
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 50
+
+    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
+        assert not asynchronous
+        self.commits.append([(p.topic, p.partition, p.offset) for p in offsets])
+        self.held |= {(p.topic, p.partition): p.offset for p in offsets}
+        return offsets
+
+
+@pytest.fixture
+def raw() -> Raw:
+    return Raw({("orders", 0): 7})
+
+
+@pytest.fixture
+def client(raw: Raw) -> Client:
+    """One that has partition 0 of two topics; in the second the group had no offset."""
+    made = Client({"bootstrap.servers": "", "group.id": "shop"}, ["orders"], cast(Any, SimpleNamespace()))
+    made._raw.close()
+    made._raw = cast(Any, raw)
+    starts = made.resolve([("orders", 0), ("clicks", 0)], {"clicks": "earliest"}, timeout=1.0)
+    assert starts == {("orders", 0): 7, ("clicks", 0): 0}
+    assert raw.commits == [[("clicks", 0, 0)]]
+    raw.commits.clear()
+    return made
+
+
+def test_what_was_done_of_a_deleted_topic_is_not_committed_to_its_namesake(client: Client, raw: Raw) -> None:
+    """The broker deletes a topic's offsets with it: where ours is gone, the log is another one, which nobody has read."""
+    del raw.held["orders", 0]
+
+    refused = client.commit_now([("orders", 0, 9), ("clicks", 0, 3)])
+
+    assert raw.commits == [[("clicks", 0, 3)]]
+    assert {key: error.code() for key, error in refused.items()} == {("orders", 0): KafkaError.UNKNOWN_TOPIC_OR_PART}
+
+
+def test_nothing_is_committed_with_waiting_while_nobody_answers(client: Client, raw: Raw) -> None:
+    """librdkafka would hold it for a whole session, 45 s, in which the poller would look dead."""
+    raw.is_silent = True
+
+    with pytest.raises(KafkaException):
+        client.commit_now([("orders", 0, 9)])
+
+    assert raw.commits == []
+    assert raw.patience[-1] == PROBE
