@@ -25,12 +25,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from swarm.scoreboard import (
+    ABORTED,
     BATCHES,
     DEAD_LETTERS,
     HISTOGRAMS,
     MESSAGES,
     REBALANCES,
     RETRIES,
+    SKIPPED,
     AssignedView,
 )
 from swarm.supervisor.observer import Notice, View, is_current
@@ -47,6 +49,8 @@ _COUNTERS: Final = {
     "batches": (BATCHES, "Runs of a handler that succeeded."),
     "retries": (RETRIES, "Runs of a handler after the first on the same messages."),
     "dead_letters": (DEAD_LETTERS, "Messages set aside after their last attempt."),
+    "skipped": (SKIPPED, "Messages that were passed over as asked: expired or filtered."),
+    "transactions_aborted": (ABORTED, "Transactions that did not happen, for no fault of a handler's; their runs are repeated."),
     "rebalances": (REBALANCES, "Changes of a worker's assignment."),
 }
 _HISTOGRAM_HELP: Final = {

@@ -289,7 +289,7 @@ class Commits:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.committed = lane.sent = offset
-                    lane.metadata_committed = texts.get(lane.key)
+                    lane.metadata_committed = lane.metadata_sent = texts.get(lane.key)
         if self._bus.wants(events.OffsetsCommitted):
             self._bus.publish(events.OffsetsCommitted(self._group, tuple(offsets)))
         self._answer_decided(self._clock())

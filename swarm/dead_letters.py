@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from swarm import remedies
+from swarm.flow import FUTURE
 from swarm.headers import headers_of
 from swarm.producer import Producer
 
@@ -57,6 +59,8 @@ def send_within(
 ) -> None:
     """Produce one dead letter as part of a transaction, whose commit confirms it. Raises KafkaException. Processing thread."""
     kind, timestamp = raw.timestamp()
+    if timestamp > (time.time() + FUTURE) * 1000:
+        timestamp = 0  # the topic would refuse it, and with it the transaction
     transaction.produce(
         topic,
         raw.value(),
@@ -87,7 +91,9 @@ def send(producer: Producer, topic: str, raw: Any, group: str, error: str, attem
     except KafkaException as failure:
         reason = failure.args[0]
         mend = remedies.for_producing(reason.code(), topic)
-        raise KafkaException(KafkaError(reason.code(), f"{reason.str().rstrip('.')}. {mend}")) if mend else failure from None
+        raise (
+            KafkaException(KafkaError(reason.code(), f"{reason.str().rstrip('.')}. {mend}")) if mend else failure
+        ) from None
 
 
 def _deliver(

@@ -258,7 +258,8 @@ class StaleMessagesDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class OffsetOutOfRange(Event):
-    """The group's offset is no longer in the log. `action` is `pause`, `earliest` or `latest` (`offset_out_of_range=`)."""
+    """The group's offset is no longer in the log. `action` is `pause`, `earliest` or `latest` (`offset_out_of_range=`); `target` is
+    where it goes on, None at a pause."""
 
     LEVEL = "error"
 
@@ -267,6 +268,7 @@ class OffsetOutOfRange(Event):
     partition: int
     offset: int
     action: str
+    target: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -676,6 +676,7 @@ class Group:
                 self._known.discard(topic)
             self._ask_at = self._ask_delay = 0.0
             return
+        target = None
         if edge is None:
             self._pause([lane])
             with self._dispatcher.lock:
@@ -687,7 +688,7 @@ class Group:
                 self.on_error(error.args[0], None, None, None)
                 target = position  # tried again: the broker will answer the same, and we ask again
             self._go_on_at(lane, target)
-        self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause"))
+        self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause", target))
 
     def _made_again(self, lane: Lane) -> bool:
         """Whether the log is another one than the lane's: with a topic the broker deletes the offsets that groups have in it."""

@@ -112,6 +112,8 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
         for raw in raws:
             if lane.suppress or (lane.halt and may_halt):
                 break
+            if lane.blamed and (failed := lane.blamed.get(raw.offset())):
+                lane.attempt = attempt = failed + 1
             result = handler(Message(raw, deserializer, attempt))
             if result is not None and hasattr(result, "__await__"):
                 wait(result)
@@ -143,6 +145,8 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
         for raw in raws:
             if lane.suppress or (lane.halt and may_halt):
                 break
+            if lane.blamed and (failed := lane.blamed.get(raw.offset())):
+                lane.attempt = attempt = failed + 1
             await handler(Message(raw, deserializer, attempt))
             done += 1
             if lane.suppress:

@@ -165,7 +165,7 @@ class Lane:
         self.condemned: Aside | None = None
         """Exactly-once `each`: the message that undid that run, if it is to be set aside when those are committed."""
         self.blamed: dict[int, int] = {}
-        """Exactly-once `each`: offsets of messages that undid a run with others before them, and how often."""
+        """`each`: offsets of messages that are to run again because they failed, and how often they did."""
         self.aside: deque[Aside] = deque()
         """Messages that go to the dead letter topic, or are dropped, before anything else runs."""
         self.suppress = False
@@ -289,8 +289,7 @@ class Lane:
                 self.unmarked_end = end
             self.retry_from = end
         self._settle_rest(batch, rest)
-        self.attempt = 1
-        self.failed = 0
+        self.start_over()
         self.aborts = 0
         if self.healthy_end:
             self._go_on_with_culprit()
@@ -310,12 +309,27 @@ class Lane:
         self.frontier = max(self.frontier, min(end, *self.holes) if self.holes else end)
 
     def blame(self, message: Record) -> int:
-        """Exactly-once `each`: this message undid a run, with others before it that were healthy. Returns how often it did."""
+        """`each`: this message has failed. Returns how often it has."""
         offset = message.offset()
+        times = self.blamed[offset] = self.blamed.get(offset, 0) + 1
+        return times
+
+    def blame_after_healthy(self, message: Record) -> int:
+        """Exactly-once `each`: this message undid a run, with others before it that were healthy. Returns how often it has failed."""
         self.failed = 0  # of the first of the others
-        self.healthy_end = offset
-        self.blamed[offset] = self.blamed.get(offset, 0) + 1
-        return self.blamed[offset]
+        self.healthy_end = message.offset()
+        return self.blame(message)
+
+    def start_over(self) -> None:
+        """What comes next has not failed, or did so elsewhere."""
+        self.attempt = 1
+        self.failed = 0
+        if self.blamed:
+            left = {message.offset() for message in self.again}
+            self.blamed = {offset: times for offset, times in self.blamed.items() if offset in left}
+            if self.again:
+                self.failed = self.blamed.get(self.again[0].offset(), 0)
+                self.attempt = self.failed + 1
 
     def _go_on_with_culprit(self) -> None:
         """What was healthy is committed: next comes the message that undid it."""
@@ -323,11 +337,8 @@ class Lane:
             return
         self.healthy_end = 0
         condemned, self.condemned = self.condemned, None
-        if self.again:
-            self.failed = self.blamed.pop(self.again[0].offset(), 0)
-            self.attempt = self.failed + 1
-            if condemned is not None and condemned.message.offset() == self.again[0].offset():
-                self.aside.append(condemned)
+        if condemned is not None and self.again and condemned.message.offset() == self.again[0].offset():
+            self.aside.append(condemned)
 
     def _go_on_searching(self) -> None:
         """After a healthy slice: the failing message is among what is left of the suspects."""
@@ -335,18 +346,25 @@ class Lane:
             left = sum(1 for message in self.again if message.offset() < self.suspect_end)
             self.narrow = max(1, left // 2) if left else 0
 
-    def settle_failure(self, began_at: int) -> int:
-        """The run of `batch` raised; `began_at` is the `retry_from` it began with. Returns how many messages run again."""
+    def settle_failure(self, began_at: int, culprit: Record | None = None) -> int:
+        """The run of `batch` raised; `began_at` is the `retry_from` it began with. Returns how many messages run again.
+
+        culprit: the message that raised, where it is known (`each`).
+        """
         batch, self.batch = self.batch, []
         start = self.retry_from
         rest = [message for message in batch if message.offset() >= start]
         self._settle_rest(batch, rest)
-        self._count_failure(start > began_at)
+        if rest and culprit is not None and culprit.offset() == rest[0].offset():
+            self.blame(culprit)
+            self.start_over()
+            self.tries = self.tries + 1 if self.narrow else self.failed
+        else:
+            self._count_failure(start > began_at)
         if not rest:  # the handler marked all of the batch and raised afterwards: all of it is done
             if not self.strict:
                 self.frontier = max(self.frontier, self.batch_end)
-            self.attempt = 1
-            self.failed = 0
+            self.start_over()
             self._go_on_searching()
         return len(rest)
 
@@ -363,11 +381,13 @@ class Lane:
                 self.unmarked_end = self.batch_end
         self.retry_from = rest[0].offset() if rest else self.batch_end
         self.put_back(rest)
-        if failed and rest:
+        if failed and rest and not self.plan.each:
             self._count_failure(len(rest) < len(batch))
         else:
-            self.attempt = 1
-            self.failed = 0
+            for part in division.slices if failed else ():
+                if part.failure is not None and (undone := part.undone()):
+                    self.blame(undone[0])
+            self.start_over()
         return len(rest)
 
     def settle_aborted(self) -> None:
@@ -376,8 +396,7 @@ class Lane:
         rest = [message for message in batch if message.offset() >= self.retry_from]
         self.put_back(rest)
         if len(rest) < len(batch):  # transactions before it did
-            self.attempt = 1
-            self.failed = 0
+            self.start_over()
         if not rest:
             self.frontier = max(self.frontier, self.batch_end)
 
@@ -399,8 +418,7 @@ class Lane:
         elif self.plan.offsets == "automatic" or self.frontier >= self.unmarked_end:
             self.frontier = max(self.frontier, end)  # else messages before it wait for the handler's mark
         self.retry_from = end
-        self.attempt = 1
-        self.failed = 0
+        self.start_over()
         self.narrow = 0
 
     def end_without(self, message: Record) -> int:

@@ -148,17 +148,10 @@ def _transaction_problems(plan: Plan, settings: Settings | None) -> list[tuple[s
                 "Leave isolation.level out.",
             )
         )
-    if str(settings.kafka.get("acks", settings.kafka.get("request.required.acks", "all"))) not in ("all", "-1"):
-        problems.append(
-            (
-                plan.label,
-                'acks other than all beside delivery="exactly_once": a transaction could be half lost',
-                "Leave acks out.",
-            )
-        )
     limit = job_limit(plan, settings.supervision.consume_timeout)
     given = settings.kafka.get("transaction.timeout.ms")
-    if given is not None and limit and int(given) < limit * 1000:
+    # What is no number at all is librdkafka's to say (swarm.preflight), as is what a transactional producer refuses.
+    if given is not None and limit and str(given).isdecimal() and int(given) < limit * 1000:
         problems.append(
             (
                 plan.label,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, overload
 
+from swarm.headers import headers_of
+
 
 class Record(Protocol):
     """What the client hands out: confluent-kafka's Message of a record that is no error, where nothing of this is None."""
@@ -73,8 +75,8 @@ class Message:
 
     @property
     def headers(self) -> list[tuple[str, bytes | None]]:
-        """Headers in their order; empty where there are none."""
-        return self._raw.headers() or []
+        """Headers in their order; empty where there are none. What is not UTF-8 in a name is U+FFFD."""
+        return headers_of(self._raw)
 
     @property
     def timestamp(self) -> int | None:

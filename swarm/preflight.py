@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.app import App
@@ -125,27 +126,44 @@ def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]
 def _try_clients(loaded: Loaded, app: App) -> list[Problem]:
     from confluent_kafka import KafkaException
 
-    from swarm.client import try_properties
+    from swarm.client import producer_properties, try_properties
+    from swarm.plan import longest_job
+    from swarm.producer import try_producer
+    from swarm.transactions import transactional_properties
 
+    settings = loaded.settings
+    groups = chosen_groups(app, settings.swarm)
     problems: list[Problem] = []
-    seen: set[str] = set()
-    for group, plans in chosen_groups(app, loaded.settings.swarm).items():
+    tries: list[tuple[str, Callable[[Mapping[str, Any]], None], Mapping[str, Any], str]] = []
+    for group, plans in groups.items():
         for plan in plans:
-            problems += check_properties(dict(plan.kafka), plan.label, loaded.settings.swarm.app or "")
+            problems += check_properties(dict(plan.kafka), plan.label, settings.swarm.app or "")
+        properties = _effective_here(loaded, app)[group]
+        tries.append((f"group {group}", try_properties, properties, ", or in kafka= of the subscription"))
+    user = dict(settings.kafka)
+    plain = producer_properties(user)
+    tries.append(("the producer", try_producer, plain, ""))
+    all_plans = [plan for plans in groups.values() for plan in plans]
+    if any(plan.exactly_once for plan in all_plans):
+        limit = longest_job(all_plans, settings.supervision.consume_timeout)
+        properties = {**transactional_properties(user, plain, limit), "transactional.id": "check"}
+        tries.append(("the transactional producer", try_producer, properties, ""))
+    seen: set[str] = set()
+    for who, attempt, properties, or_there in tries:
         try:
-            try_properties(_effective_here(loaded, app)[group])
+            attempt(properties)
         except (KafkaException, TypeError, ValueError) as error:
             cause = error.args[0] if error.args else error
-            text = cause.str() if hasattr(cause, "str") else str(cause)
+            text = (cause.str() if hasattr(cause, "str") else str(cause)).strip()
             if text not in seen:
                 seen.add(text)
-                named = [name for name in loaded.settings.kafka if f'"{name}"' in text or f"`{name}`" in text]
+                named = [name for name in settings.kafka if f'"{name}"' in text or f"`{name}`" in text]
                 problems.append(
                     _problem(
                         loaded,
                         f"kafka.{named[0]}" if named else "kafka",
-                        f"group {group}: librdkafka refuses these properties: {text}",
-                        "Mend it in [kafka] of the settings, or in kafka= of the subscription; names are those of librdkafka's CONFIGURATION.md.",
+                        f"{who}: librdkafka refuses these properties: {text}",
+                        f"Mend it in [kafka] of the settings{or_there}; names are those of librdkafka's CONFIGURATION.md.",
                     )
                 )
     return problems

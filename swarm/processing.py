@@ -427,7 +427,7 @@ class Processor:
 
     def _divide(self, lane: Lane) -> Division | None:
         """The slices of a batch; None: it runs whole, as a retry does, or one whose partitioner raised."""
-        if lane.attempt > 1 or lane.narrow:
+        if lane.attempt > 1 or lane.narrow or lane.blamed:
             return None
         plan, batch = lane.plan, lane.batch
         assert plan.virtual_partitions is not None
@@ -508,27 +508,29 @@ class Processor:
         """What follows where slices failed."""
         plan = lane.plan
         known = plan.each or len(lane.again) == 1
-        causes = []  # of each slice: what runs again of it, and why
+        causes = []  # of each slice: what runs again of it, how often that failed, why, and what follows
         for part in failed:
             undone, error = part.undone(), part.failure
             assert error is not None
             if undone:
                 # At-most-once gives up a whole slice, for nobody knows which of it was done.
                 size = len(undone) if plan.delivery == "at_most_once" else len(lane.again)
-                failure = Failure(size, 1, known or size == 1, 1, self._decide(lane, error, 1, undone[0]))
-                causes.append((undone, describe(error), after_failure(plan, failure, random.random())))
+                times = lane.blamed.get(undone[0].offset(), 1)
+                decision = self._decide(lane, error, times, undone[0])
+                failure = Failure(size, times, known or size == 1, times, decision)
+                causes.append((undone, times, describe(error), after_failure(plan, failure, random.random())))
         with self._dispatcher.lock:
             lane.seek_request = lane.pause_request = None
             if lane.lost or lane.closing:
                 if plan.delivery == "at_most_once":
-                    self._cut_off(lane, [(undone[:1] if plan.each else undone, text) for undone, text, _ in causes])
+                    self._cut_off(lane, [(undone[:1] if plan.each else undone, text) for undone, _, text, _ in causes])
                 return
             retry: tuple[Verdict, str] | None = None
-            for undone, text, verdict in causes:
+            for undone, times, text, verdict in causes:
                 if isinstance(verdict, GiveUp):
                     self._give_up(lane, undone[: verdict.size], text, verdict.letter)
                 elif isinstance(verdict, (SetAside, Skip)):
-                    lane.aside.append(Aside(undone[0], text, 1, isinstance(verdict, SetAside)))
+                    lane.aside.append(Aside(undone[0], text, times, isinstance(verdict, SetAside)))
                 elif retry is None:
                     retry = verdict, text
             if retry is not None and lane.again:
@@ -626,16 +628,17 @@ class Processor:
                     lane.retry_from = first if done < len(batch) else last + 1
                 else:
                     lane.retry_from = max(lane.retry_from, began_at)
-            size = lane.settle_failure(began_at)
+            culprit = batch[done] if plan.each and not undelivered and done < len(batch) else None
+            size = lane.settle_failure(began_at, culprit)
             lane.handled = handled_before + len(batch) - size
             lane.group.report_handled(lane)
             lane.seek_request = None
             lane.pause_request = None
             consumed = batch[: len(batch) - size]
             failed, tries = lane.failed, lane.tries
-            blames = plan.exactly_once and plan.each and 0 < done < len(batch) and not undelivered
+            blames = plan.exactly_once and culprit is not None and done > 0
             if blames:  # what was healthy was undone with the rest: it runs alone first, and is committed
-                failed = tries = lane.blame(batch[done])
+                failed = tries = lane.blame_after_healthy(batch[done])
         if size:
             at = done if blames else 0
             known = (plan.each and not undelivered) or size == 1
@@ -691,7 +694,7 @@ class Processor:
         """At-most-once: what failed never runs again. Under the lock."""
         gone = {message.offset() for message in messages}
         lane.again = [message for message in lane.again if message.offset() not in gone]
-        lane.attempt, lane.failed = 1, 0
+        lane.start_over()
         if letter and lane.plan.dead_letter is not None:
             lane.aside.extend(Aside(message, error, 1) for message in messages)
             return
@@ -744,7 +747,13 @@ class Processor:
                 self._set_aside_within(lane, aside)
             elif aside.letter:
                 lane.group.dead_letter(lane, raw, aside.error, aside.attempts)
-        except (KafkaException, BufferError, Aborted) as failure:
+        except Undecided:
+            with self._dispatcher.lock:
+                lane.aside.clear()
+                if not lane.closing:
+                    lane.group.request_reread(lane)
+            return
+        except Exception as failure:  # whatever it is, the message stays where it is
             self._board.count_error("dead_letter")
             self._bus.publish(
                 events.DeadLetterFailed(
@@ -760,12 +769,6 @@ class Processor:
             with self._dispatcher.lock:
                 if not lane.closing:
                     self._dispatcher.delay(lane, self._clock() + DEAD_LETTER_RETRY)
-            return
-        except Undecided:
-            with self._dispatcher.lock:
-                lane.aside.clear()
-                if not lane.closing:
-                    lane.group.request_reread(lane)
             return
         if aside.letter:
             self._board.add(DEAD_LETTERS)

@@ -147,6 +147,15 @@ class Producer:
         return left
 
 
+def try_producer(properties: Mapping[str, Any]) -> None:
+    """Make a producer: raises KafkaException for what librdkafka refuses. In a short-lived child only, and without the brokers'
+    addresses, so that nothing is connected to and nothing is logged about it."""
+    alone = {
+        name: value for name, value in properties.items() if name not in ("bootstrap.servers", "metadata.broker.list")
+    }
+    RawProducer(alone, logger=logging.Logger("swarm.preflight", level=logging.CRITICAL + 1))
+
+
 class JobProducer:
     """The producer of one lane: what a run produced belongs to it, and the run succeeds only when all of it is delivered."""
 

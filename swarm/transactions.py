@@ -25,6 +25,7 @@ from confluent_kafka import Producer as RawProducer
 from swarm import events
 from swarm.bus import Bus
 from swarm.errors import ConfigurationError, describe
+from swarm.headers import check
 from swarm.plan import transaction_timeout
 from swarm.producer import Headers, Report
 
@@ -59,6 +60,7 @@ OF_THE_MESSAGE: Final = frozenset(
         KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.INVALID_MSG,
         KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -226,6 +228,7 @@ class Transaction:
                 "this transaction has ended: produce inside its `with` block, in the handler's own thread."
             )
         self._produced = True
+        check(headers)
         deadline = time.monotonic() + _QUEUE_PATIENCE
         while True:
             try:

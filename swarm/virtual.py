@@ -78,6 +78,11 @@ class Slice:
         self.failure: BaseException | None = None
 
     @property
+    def blamed(self) -> dict[int, int]:
+        """Messages that have failed before, and how often."""
+        return self.lane.blamed
+
+    @property
     def halt(self) -> bool:
         """Whether `each` shall end after the message in hand."""
         return self.lane.halt

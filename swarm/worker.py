@@ -119,8 +119,10 @@ class Runtime:
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)
         self.concurrency = settings.worker.concurrency
-        self.exactly_once = any(plan.exactly_once for plan in app.plans)
-        self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in app.plans if plan.rate_limit is not None}
+        self._chosen = chosen_groups(app, settings.swarm)
+        self._plans = [plan for plans in self._chosen.values() for plan in plans]
+        self.exactly_once = any(plan.exactly_once for plan in self._plans)
+        self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in self._plans if plan.rate_limit is not None}
         self._seats: list[Seat] = []
         self._seats_lock = threading.Lock()
         self._seats_again_at = float("-inf")
@@ -141,7 +143,7 @@ class Runtime:
         user = self.settings.kafka
         self.app._producer = None
         self.app._producer_properties = lambda: producer_properties(user)
-        for name, plans in chosen_groups(self.app, self.settings.swarm).items():
+        for name, plans in self._chosen.items():
             self.groups.append(Group(self, name, plans, group_properties(self.settings, name, plans, self.index)))
         if self.app.listeners:
             self.listeners = Listeners(
@@ -198,7 +200,7 @@ class Runtime:
     def make_seat(self, slot: int) -> Seat:
         """Where one processing thread gets its transactional producer; the same `transactional.id` for every successor."""
         swarm, user = self.settings.swarm, self.settings.kafka
-        limit = longest_job(self.app.plans, self.settings.supervision.consume_timeout)
+        limit = longest_job(self._plans, self.settings.supervision.consume_timeout)
         seat = Seat(
             lambda: transactional_properties(user, producer_properties(user), limit),
             f"{swarm.name}.{swarm.host}.{self.index}.{slot}",

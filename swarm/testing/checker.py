@@ -145,10 +145,10 @@ class Checker:
     def _on_worker_exited(self, event: Event) -> None:
         process = self._process(event)
         code, signal = event.get("code"), event.get("signal")
-        if event.get("graceful") is False:
-            process.trouble = process.trouble or "ended in the middle of its work"
-        if code != 0 or signal is not None:
+        if (code != 0 or signal is not None) and not event.get("graceful"):
             process.trouble = process.trouble or f"ended with {f'signal {signal}' if signal else f'code {code}'}"
+        elif event.get("graceful") is False:
+            process.trouble = process.trouble or "ended in the middle of its work"
         process.ended = True
         for key in list(process.holds):
             self._release(self._partitions[key], process.holds[key], "process", process.trouble)
@@ -479,6 +479,9 @@ class Checker:
         if found is not None:
             partition, assignment = found
             self._cause(partition, assignment.process, "offset out of range", within=True, asked=True)
+            target = event.get("target")
+            if target is not None and target > event["offset"]:
+                partition.done.add(event["offset"], target)  # skipped, as the subscription asks for
             assignment.leaped = True
 
     def _on_topic_missing(self, event: Event) -> None:
@@ -539,9 +542,8 @@ class Checker:
     def _committed(self, partition: Partition, assignment: Assignment, offset: int) -> None:
         run = assignment.run
         if assignment.leaped and assignment.position is not None and (run is None or run.closed):
-            partition.done.add(
-                assignment.position, offset
-            )  # out of range: where it goes on is committed before it is read
+            # Out of range: where it goes on is committed before it is read.
+            partition.done.add(assignment.position, offset)
         if run is not None and run.first < offset:
             run.committed = max(run.committed, min(offset, run.end))
         if partition.judged < offset:

@@ -140,6 +140,9 @@ class FakeTransactionalProducer:
                 group, [(each.topic, each.partition, each.offset)], {(each.topic, each.partition): each.metadata}
             )
 
+    def flush(self, timeout: float = -1) -> int:
+        return 0
+
     def abort_transaction(self, timeout: float) -> None:
         self._open, self._offsets = [], []
 

@@ -80,6 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failure shows what the test's swarms have logged."""
     report: pytest.TestReport = yield
     if report.failed:
-        for number, daemon in enumerate(item.stash.get(_DAEMONS, None) or []):
+        daemons: list[SwarmDaemon] = item.stash.get(_DAEMONS, [])
+        for number, daemon in enumerate(daemons):
             report.sections.append((f"log of swarm {number}", daemon.story()))
     return report

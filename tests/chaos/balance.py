@@ -41,6 +41,10 @@ INVARIANTS = (
     *(LETTER_MISSING, LETTER_HEALTHY, DIED, LEFT, EXIT, SAID_STRANGELY, LATE),
 )
 
+_SETTLED = 5.0
+"""Seconds for which a committed offset has to be too low to count. A coordinator that has just taken over answers from what its
+followers have confirmed to it, for a second or two less than its predecessor had (measured, Kafka 4.3); one that was frozen, from
+what it knew before."""
 _LATER = 45.0
 """Seconds after a repetition within which its cause may still be said: a worker that is stopped says nothing until it is
 continued or killed, and the others have its partitions by then."""
@@ -109,14 +113,17 @@ class Causes:
         """When this process was killed, crashed or gave up."""
         return self._deaths.get(pid)
 
-    def of(self, pid: int, group: str, place: Place, since: float, until: float) -> str | None:
-        """Why what this process did between `since` and `until` may have been done again."""
+    def of(
+        self, pid: int, group: str, place: Place, since: float, until: float, only: Sequence[str] = ()
+    ) -> str | None:
+        """Why what this process did between `since` and `until` may have been done again; `only`: of these events."""
         died = self._deaths.get(pid)
-        if died is not None and since - 1 <= died <= until + _LATER:
+        if not only and died is not None and since - 1 <= died <= until + _LATER:
             return "crash"
         for said in self._said[pid]:
             if (
                 said.event != "partitions_revoked"
+                and (not only or said.event in only)
                 and (said.group == group or (not said.group and group in self._transactional))
                 and since - 1 <= said.at <= until + _LATER
                 and (not said.places or place in said.places)
@@ -284,7 +291,10 @@ class _Group:
             former.pid, self._name, fact.place, former.at, before.ended or fact.at
         ):
             return "revoked"
-        return self._causes.of(former.pid, self._name, fact.place, former.at, fact.at)
+        # The second may also be the one that was frozen: it goes on where it was, and learns a moment later what it has lost.
+        return self._causes.of(former.pid, self._name, fact.place, former.at, fact.at) or self._causes.of(
+            fact.pid, self._name, fact.place, fact.at, fact.at, ("partitions_lost", "client_rebuilt")
+        )
 
     def _check_alone(self, fact: Fact) -> None:
         """No other job of this partition (or with one of these keys) is running."""
@@ -380,19 +390,30 @@ class _Group:
             for place, each in self._produced.items()
         }
         known: dict[Place, int] = {}
+        low_since: dict[tuple[str, Place], float] = {}
         told: set[tuple[Place, int]] = set()
         for sample in samples:
             for place, offset in sample.offsets.items():
                 if place not in processed or offset < 0:
                     continue
-                if offset < known.get(place, 0):
-                    self._findings.add(
-                        WENT_BACK, f"{self._name} {place}: {offset} after {known[place]}, at {sample.asked:.3f}"
-                    )
-                known[place] = offset
+                known[place] = max(offset, known.get(place, 0))
+                too_low = {WENT_BACK: offset < known[place]}
                 if self._semantics.at_most_once:
-                    self._check_committed_before(sample, place, offset, begun[place])
-                elif offset and (place, offset) not in told and processed[place][offset - 1] > sample.answered:
+                    too_low[PASSED] = offset < self._begun_before(sample.asked, begun[place])
+                for invariant, is_so in too_low.items():
+                    since = low_since.setdefault((invariant, place), sample.asked)
+                    if not is_so:
+                        del low_since[(invariant, place)]
+                    elif sample.asked - since > _SETTLED:
+                        text = f"{self._name} {place}: {offset} committed from {since:.3f} to {sample.asked:.3f}"
+                        self._findings.add(invariant, text)
+                        low_since[(invariant, place)] = float("inf")
+                if (
+                    not self._semantics.at_most_once
+                    and offset
+                    and (place, offset) not in told
+                    and processed[place][offset - 1] > sample.answered
+                ):
                     told.add((place, offset))
                     self._findings.add(PASSED, self._passed(sample, place, offset))
 
@@ -419,15 +440,10 @@ class _Group:
             f"{self._name} {place}: {offset} committed at {sample.answered:.3f}, {open_[:5]} processed later or never"
         )
 
-    def _check_committed_before(
-        self, sample: Sample, place: Place, offset: int, begun: Sequence[tuple[float, int]]
-    ) -> None:
-        """At-most-once: what has begun was committed."""
-        at = bisect.bisect_left(begun, (sample.asked, -1))
-        if at and begun[at - 1][1] >= offset:
-            self._findings.add(
-                PASSED, f"{self._name} {place}: {begun[at - 1][1]} begun, {offset} committed at {sample.asked:.3f}"
-            )
+    def _begun_before(self, at: float, begun: Sequence[tuple[float, int]]) -> int:
+        """At-most-once: the next offset after what had begun, and therefore been committed."""
+        count = bisect.bisect_left(begun, (at, -1))
+        return begun[count - 1][1] + 1 if count else 0
 
     # -- small things ----------------------------------------------------------------------------------
 

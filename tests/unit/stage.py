@@ -270,6 +270,9 @@ class TransactionalProducer:
     def poll(self, timeout: float) -> None:
         """Nothing is under way."""
 
+    def flush(self, timeout: float) -> int:
+        return 0
+
     def _must_live(self) -> None:
         if self.is_over:
             raise KafkaException(TransactionError(fatal=True))

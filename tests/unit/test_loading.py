@@ -7,11 +7,14 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from swarm import App, Consumer, Messages
-from swarm.errors import AppError
+from swarm import App, Consumer, Message, Messages, VirtualPartitions
+from swarm.config import Settings
+from swarm.config.schema import SupervisionSection
+from swarm.errors import AppError, ConfigurationError
 from swarm.loading import app_problems, foreign_threads, load_app, refuse_threads
 
 Write = Callable[[str], None]
@@ -124,3 +127,101 @@ def test_threads_that_would_not_survive_the_fork_are_named() -> None:
     assert "metrics flusher" in str(refused.value)
     assert "after_fork" in str(refused.value)
     assert "preload = false" in str(refused.value)
+
+
+def exactly_once(app: App, topic: str = "orders", **options: Any) -> None:
+    """A subscription that is in order."""
+
+    @app.subscribe(topic, delivery="exactly_once", **options)
+    def invoice(messages: Messages, consumer: Consumer) -> None: ...
+
+
+def problems(app: App, kafka: dict[str, Any] | None = None, consume_timeout: float = 300.0) -> list[str]:
+    """What and fix of all problems of an app with these settings."""
+    settings = Settings(
+        kafka=kafka or {}, supervision=SupervisionSection.model_validate({"consume_timeout": consume_timeout})
+    )
+    return [f"{where}: {what}. {fix}" for where, what, fix in app_problems(app, None, settings)]
+
+
+def test_what_an_exactly_once_subscription_needs_is_said_in_one_message_each() -> None:
+    """An async handler, and a function that could produce nothing; a class and a function of two parameters are in order."""
+    app = App("shop")
+
+    @app.subscribe("clicks", delivery="exactly_once")
+    async def click(messages: Messages, consumer: Consumer) -> None: ...
+
+    @app.each("emails", delivery="exactly_once", offsets="manual")
+    def email(message: Message) -> None: ...
+
+    @app.subscribe("orders", delivery="exactly_once")
+    class Orders(Consumer):
+        def consume(self, messages: Messages) -> None: ...
+
+    exactly_once(app, "refunds")
+    found = problems(app)
+
+    assert len(found) == 2
+    assert "async handler" in found[0]
+    assert "plain def" in found[0]
+    assert "second parameter" in found[1]
+
+
+def test_exactly_once_beside_virtual_partitions_is_refused_where_it_is_written() -> None:
+    """As the long and as the short form."""
+    for option in ({"virtual_partitions": VirtualPartitions()}, {"concurrency_key": "key"}):
+        with pytest.raises(ConfigurationError, match="exclude each other"):
+            exactly_once(App("shop"), **option)
+
+
+@pytest.mark.parametrize("options", [{"kafka": {"fetch.min.bytes": 2}}, {"delivery": "at_most_once"}])
+def test_subscriptions_of_one_group_that_differ_in_what_its_client_does_are_refused(options: dict[str, Any]) -> None:
+    """A worker has one client for a group; one of a group of its own may differ."""
+
+    def declared(**group: str) -> App:
+        app = App("shop")
+        exactly_once(app, kafka={"fetch.min.bytes": 1})
+        merged: dict[str, Any] = {"delivery": "exactly_once", **options, **group}
+
+        @app.subscribe("clicks", **merged)
+        def click(messages: Messages, consumer: Consumer) -> None: ...
+
+        return app
+
+    (name,) = options
+    (found,) = problems(declared())
+    assert f"differ in {name}=" in found
+    assert "group=" in found
+    assert problems(declared(group="another")) == []
+
+
+@pytest.mark.parametrize(
+    ("kafka", "options", "says"),
+    [
+        ({"transaction.timeout.ms": 60000}, {}, "shorter than a job may run (300 s"),
+        ({"transaction.timeout.ms": "60000"}, {}, "shorter than a job may run (300 s"),
+        ({"transaction.timeout.ms": 60000}, {"consume_timeout": 50.0}, ""),
+        ({"transaction.timeout.ms": 60000}, {"long_running": True}, ""),
+        ({"transaction.timeout.ms": 300000}, {}, ""),
+        ({"transaction.timeout.ms": "a minute"}, {}, ""),  # librdkafka says that
+        ({}, {"consume_timeout": 3600.0}, "transaction.max.timeout.ms"),
+        ({"transaction.timeout.ms": 3600000}, {"consume_timeout": 3600.0}, ""),
+        ({"isolation.level": "read_uncommitted"}, {}, "Leave isolation.level out"),
+        ({}, {"kafka": {"isolation.level": "read_uncommitted"}}, "Leave isolation.level out"),
+        ({"isolation.level": "read_uncommitted"}, {"kafka": {"isolation.level": "read_committed"}}, ""),
+    ],
+)
+def test_properties_that_would_break_exactly_once_are_refused_with_the_mend(
+    kafka: dict[str, Any], options: dict[str, Any], says: str
+) -> None:
+    """A transaction has to outlive its job, and input of transactions that never happened must not be handled; at-least-once may."""
+    app, other = App("shop"), App("shop")
+    exactly_once(app, **options)
+    other.subscribe("orders", **options)(print)
+
+    found = problems(app, kafka)
+
+    assert bool(found) == bool(says), found
+    assert all(says in each for each in found)
+    assert len(found) <= 1
+    assert problems(other, kafka) == []

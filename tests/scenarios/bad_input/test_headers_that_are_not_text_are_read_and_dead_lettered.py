@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from confluent_kafka import Message, Producer
 
 from tests.support.daemon import Daemon
@@ -30,7 +29,6 @@ TEXT = [("trace", "1"), ("trace", "2"), ("empty", ""), ("null", None), ("", "nam
 NOT_TEXT = [(b"trace", b"1"), (b"gr\xf6\xdfe", b"42"), (b"binary", b"\xff\xfe")]
 
 
-@pytest.mark.xfail(strict=True, reason="Message.headers must return swarm.headers.headers_of(self._raw)")
 def test_headers_that_are_not_text_are_read_and_dead_lettered_like_all_others(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:

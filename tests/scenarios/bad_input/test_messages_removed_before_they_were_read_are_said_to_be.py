@@ -29,7 +29,7 @@ def test_messages_that_were_removed_before_they_were_read_are_an_error_event_and
     expect_violation: Callable[[str, str], None],
 ) -> None:
     """Retention overtakes a swarm that was stopped: each partition then does what its subscription says, and the others go on."""
-    expect_violation("commit_past_work", "`latest` passes over what is still there, as its subscription asks")
+    expect_violation("lost", "`latest` passes over what is still there, as its subscription asks")
     names = {name: topic() for name in ("pausing", "earliest", "latest", "untouched")}
     edges = {names["pausing"]: None, names["earliest"]: "earliest", names["latest"]: "latest", names["untouched"]: None}
     daemon = swarm_project(APP.format(edges=edges), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.1}})

@@ -25,7 +25,8 @@ APP = """
 
 
 @pytest.mark.parametrize(
-    ("form", "why"), [("subscribe", "MSG_SIZE_TOO_LARGE"), ("each", "MSG_SIZE_TOO_LARGE"), ("subscribe", "UNKNOWN_TOPIC")]
+    ("form", "why"),
+    [("subscribe", "MSG_SIZE_TOO_LARGE"), ("each", "MSG_SIZE_TOO_LARGE"), ("subscribe", "UNKNOWN_TOPIC")],
 )
 def test_an_undeliverable_output_is_a_failed_attempt_of_the_run_that_produced_it(
     form: str, why: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]

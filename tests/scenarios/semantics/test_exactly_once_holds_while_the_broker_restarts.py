@@ -38,9 +38,7 @@ def test_exactly_once_holds_while_the_broker_is_killed_and_restarted(
     output, and no worker is replaced."""
     own_broker.create_topic("orders", 3)
     own_broker.create_topic("invoices", 2)
-    daemon = swarm_project(
-        APP, {"swarm": {"workers": 1}, "worker": {"concurrency": 2}}, bootstrap=own_broker.bootstrap
-    )
+    daemon = swarm_project(APP, {"swarm": {"workers": 1}, "worker": {"concurrency": 2}}, bootstrap=own_broker.bootstrap)
     recording = Recording(daemon.folder)
     for partition in range(3):
         own_broker.produce("orders", [(None, f"{partition}/{number}") for number in range(400)], partition)
