@@ -943,4 +943,5 @@ class Supervisor:
             connection.answer({"code": finish.code, "seconds": seconds})
         self._control.close()
         self._pid_file.remove()
+        self._signals.ignore()
         return finish.code

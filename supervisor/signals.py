@@ -41,6 +41,13 @@ class Signals:
         """Both ends, for a child to close."""
         return (self.fd, self._write_fd)
 
+    def ignore(self) -> None:
+        """The last step: one more INT must not change the exit code. The interpreter gives its handlers back to the system as it ends,
+        but leaves alone what is ignored."""
+        for number in MEANINGS:
+            if number not in (signal.SIGCHLD, signal.SIGCONT):
+                signal.signal(number, signal.SIG_IGN)
+
     def read(self) -> list[Meaning]:
         """What has come since the last reading, in order."""
         try:

@@ -47,6 +47,7 @@ OWNED: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",
+    "enable.partition.eof": True,
 }
 """What the runtime does itself."""
 

@@ -272,6 +272,19 @@ class OffsetOutOfRange(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionPaused(Event):
+    """A handler asked for a pause of so many seconds, to go on at `offset`, or (None) at what it had not marked."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    seconds: float
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionSought(Event):
     """A handler asked to go on reading at `offset` (`seek`, or `pause` with another offset), or a hook's outputs were taken back."""
 

@@ -314,6 +314,7 @@ class Group:
                 if high >= 0 and (high != lane.high or not lane.client_paused):
                     lane.high, lane.high_at = high, now
                 self.report_handled(lane)
+                lane.pass_over_end()
                 if lane.phase == "idle" and "on_tick" in lane.hook_names:
                     lane.tick_due = True
                     self._dispatcher.offer(lane, now)
@@ -633,6 +634,11 @@ class Group:
         """librdkafka reports an error, of the client or of a partition (poller thread)."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
+            lane = self.lanes.get((topic or "", -1 if partition is None else partition))
+            if lane is not None and lane not in self._born and offset is not None:  # else perhaps of the assignment before
+                with self._dispatcher.lock:
+                    lane.log_end = (lane.fetch_next, offset)
+                    lane.pass_over_end()
             return
         if code in _MISSING_TOPIC:
             if topic:

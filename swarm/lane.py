@@ -96,6 +96,8 @@ class Lane:
         """About the size of this lane's messages, with what an object costs."""
         self.fetch_next = start
         """The next offset that the client may hand us; what is below it was seen already."""
+        self.log_end = (-1, -1)
+        """What the client had read to when it met the end of the log, and that end: nothing between the two is anybody's to handle."""
         self.predecessor: Lane | None = None
         """The lane of an assignment before, whose job still runs: two jobs of one partition never run at once."""
         self.client_paused = False
@@ -200,6 +202,15 @@ class Lane:
             self.fetch_next = chunk[-1].offset() + 1
         return dropped
 
+    def pass_over_end(self) -> None:
+        """Where all that was read is done, so is what lies between it and the end of the log: markers of transactions, or what was
+        compacted away. Else a group would seem to lag behind for ever."""
+        read, end = self.log_end
+        if self.closing or self.phase == "running" or self.seek_to is not None or self.again or self.aside:
+            return
+        if read == self.fetch_next == self.taken_end == self.frontier and end > read:
+            self.fetch_next = self.taken_end = self.retry_from = self.frontier = end
+
     @property
     def has_work(self) -> bool:
         """Whether a processing thread has something to do here."""
@@ -289,6 +300,9 @@ class Lane:
                 self.unmarked_end = end
             self.retry_from = end
         self._settle_rest(batch, rest)
+        if self.blamed:
+            for message in batch[:done]:  # also where the handler asks for it again
+                self.blamed.pop(message.offset(), None)
         self.start_over()
         self.aborts = 0
         if self.healthy_end:

@@ -210,9 +210,11 @@ class Processor:
         started = self._clock()
         self._job_begins(lane, first, last, attempt, started)
         if self._bus.wants(events.BatchStarted):
-            self._bus.publish(
-                events.BatchStarted(lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt)
-            )
+            for part in virtual.ranges(batch):  # what was done or skipped before lies between
+                at, to = part[0].offset(), part[-1].offset()
+                self._bus.publish(
+                    events.BatchStarted(lane.group.name, lane.topic, lane.partition, at, to, len(part), attempt)
+                )
         failure: BaseException | None = None
         undelivered = False
         done = 0
@@ -388,12 +390,10 @@ class Processor:
         if not lane.again and not lane.chunks and "on_idle" in lane.hook_names:
             lane.idle_due = True
 
-    def _say_consumed(
-        self, lane: Lane, done: Sequence[Record], attempt: int, seconds: float, *, holes: bool = False
-    ) -> None:
+    def _say_consumed(self, lane: Lane, done: Sequence[Record], attempt: int, seconds: float) -> None:
         if not done or not self._bus.wants(events.BatchConsumed):
             return
-        for part in virtual.ranges(done) if holes else [done]:
+        for part in virtual.ranges(done):
             self._bus.publish(
                 events.BatchConsumed(
                     lane.group.name,
@@ -416,6 +416,8 @@ class Processor:
         if lane.pause_request is not None:
             (seconds, offset), lane.pause_request = lane.pause_request, None
             lane.held_until = self._clock() + seconds
+            if self._bus.wants(events.PartitionPaused):
+                self._bus.publish(events.PartitionPaused(lane.group.name, lane.topic, lane.partition, seconds, offset))
             if offset is not None and lane.seek_to is None:
                 held = lane.again[0].offset() if lane.again else lane.taken_end
                 if offset > held or not any(message.offset() == offset for message in lane.again):
@@ -502,7 +504,7 @@ class Processor:
                 lane.group.report_handled(lane)
         if failure is not None:
             self._judge_slices(lane, failed)
-        self._say_consumed(lane, done, attempt, seconds, holes=len(done) < len(batch))
+        self._say_consumed(lane, done, attempt, seconds)
 
     def _judge_slices(self, lane: Lane, failed: list[Slice]) -> None:
         """What follows where slices failed."""
@@ -747,7 +749,12 @@ class Processor:
                 self._set_aside_within(lane, aside)
             elif aside.letter:
                 lane.group.dead_letter(lane, raw, aside.error, aside.attempts)
-        except Undecided:
+        except Undecided as error:
+            self._board.add(ABORTED)
+            offset = raw.offset()
+            self._bus.publish(
+                events.TransactionAborted(lane.group.name, lane.topic, lane.partition, offset, offset, describe(error))
+            )
             with self._dispatcher.lock:
                 lane.aside.clear()
                 if not lane.closing:

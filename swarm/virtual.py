@@ -171,6 +171,8 @@ def ranges(records: Sequence[Record]) -> list[Sequence[Record]]:
     """Records in the order of their offsets, cut wherever an offset is missing between two."""
     if not records:
         return []
+    if records[-1].offset() - records[0].offset() + 1 == len(records):
+        return [records]
     found: list[Sequence[Record]] = []
     begin = 0
     for number in range(1, len(records)):

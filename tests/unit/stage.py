@@ -371,6 +371,7 @@ class Stage:
             group_joined=lambda: None,
             publish_assignment=lambda: None,
             client_fenced=lambda fenced: None,
+            end_predecessors=lambda: None,
         )
         self.group = StagedGroup(runtime, "shop", [plan], {})
         self.client = FakeClient(self.broker, self.group)

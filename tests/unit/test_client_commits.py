@@ -73,3 +73,20 @@ def test_nothing_is_committed_with_waiting_while_nobody_answers(client: Client, 
 
     assert raw.commits == []
     assert raw.patience[-1] == PROBE
+
+
+def test_with_the_new_protocol_a_member_is_one_whose_coordinator_answers(raw: Raw) -> None:
+    """Its client makes the member id by itself, so that the id alone would call a worker ready whose broker is away."""
+    member = Client(
+        {"bootstrap.servers": "", "group.id": "shop", "group.protocol": "consumer"},
+        ["orders"],
+        cast(Any, SimpleNamespace()),
+    )
+    assert member._raw.memberid()
+    member._raw.close()
+    member._raw = cast(Any, raw)
+    raw.is_silent = True
+
+    assert not member.is_member
+    raw.is_silent = False
+    assert member.is_member

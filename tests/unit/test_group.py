@@ -1,4 +1,4 @@
-"""What a group does with partitions of which nobody can say where they begin. On the stage, without a broker."""
+"""What a group does with partitions that have no start, and with what was fetched of those it has no more. On the stage, without a broker."""
 
 from __future__ import annotations
 
@@ -92,3 +92,29 @@ def test_a_partition_that_is_taken_before_it_could_begin_is_forgotten(
     stage.settle()
 
     assert not stage.group.lanes
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_what_was_fetched_of_a_partition_before_it_was_taken_is_dropped_and_never_processed(
+    stage: Stage, comes_back: bool
+) -> None:
+    """It may be handed out by the very call in which the partition goes (and comes back): whoever has it next reads it again."""
+    stage.group.on_assigned([(TOPIC, 0)])
+    fetch = stage.client.fetch
+
+    def fetch_while_it_is_taken(most: int, timeout: float) -> Any:
+        stage.client.fetch = fetch  # type: ignore[method-assign]
+        fetched = fetch(most, timeout)[1:]
+        stage.revoke()
+        if comes_back:
+            stage.group.on_assigned([(TOPIC, 0)])
+        return fetched
+
+    stage.client.fetch = fetch_while_it_is_taken  # type: ignore[method-assign]
+    stage.poll()
+    assert [event.count for event in stage.heard(events.StaleMessagesDropped)] == [2]
+    assert not stage.step() or comes_back
+    stage.settle()
+
+    assert done(stage) == ({(TOPIC, 0): 3} if comes_back else {})
+    assert stage.messages == (3 if comes_back else 0)

@@ -389,7 +389,7 @@ class World:
             self.expect(held > offsets[-1], f"at-most-once: {offsets} run while {held} is committed")
             again = [place for place in places if self.begun[place] > self.replays[place]]
             self.expect(not again, f"at-most-once repeats {again}")
-        for place in places if not (self.at_most_once and self.crashes) else ():
+        for place in places if not (self.at_most_once and (self.crashes or self.sought)) else ():
             for other in self.logs[partition]:
                 if other >= place[1]:
                     break

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -9,27 +10,29 @@ from tests.support.recording import Recording
 
 APP = """
     import time
+    from pathlib import Path
     from swarm import App
     from recording import record
 
     app = App("shop")
+    fast = Path("{fast}")
 
     @app.subscribe("{orders}", delivery="exactly_once", max_messages=25)
     def invoice(messages, consumer):
         for message in messages:
             record(message)
             consumer.producer.produce("{invoices}", value=message.raw, key=message.raw)
-            time.sleep(0.003)  # the work
+            time.sleep(0.0 if fast.exists() else 0.02)  # the work
 """
 
 
 def test_exactly_once_holds_while_partitions_move_between_two_daemons(
-    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     """A second daemon joins the group in the middle of runs, and leaves again: each run is committed before its partition moves or is
     undone, so each input has one output; nothing runs twice but what a TransactionAborted event names."""
     orders, invoices = topic(partitions=4), topic(partitions=2)
-    app = APP.format(orders=orders, invoices=invoices)
+    app = APP.format(orders=orders, invoices=invoices, fast=tmp_path / "fast")
     settings = {"swarm": {"workers": 1, "group_id": f"group of {orders}"}, "worker": {"concurrency": 2}}
     first, second = swarm_project(app, settings, name="first"), swarm_project(app, settings, name="second")
     records = [Recording(daemon.folder) for daemon in (first, second)]
@@ -39,8 +42,9 @@ def test_exactly_once_holds_while_partitions_move_between_two_daemons(
     first.start()
     first.wait_for(lambda: len(records[0].all()) > 50, what="the first one's work")
     second.start()
-    second.wait_for(lambda: len(records[1].all()) > 100, what="the second one's work")
+    second.wait_for(lambda: len(records[1].all()) > 50, what="the second one's work")
     assert second.stop() == 0
+    (tmp_path / "fast").touch()
     ends = {(orders, partition): 800 for partition in range(4)}
     first.wait_for(lambda: broker.committed(first.group) == ends, what="the ends")
     assert first.stop() == 0

@@ -21,22 +21,15 @@ APP = """
     ("handler", "kafka", "says"),
     [
         ("async def invoice(messages, consumer):", {}, ("invoice", "async", "plain def")),
-        ("def invoice(messages):", {}, ("invoice", "second parameter")),
         ("def invoice(messages, consumer):", {"acks": 1}, ("kafka.acks", "all", "swarm.toml")),
-        ("def invoice(messages, consumer):", {"max.in.flight": 9}, ("kafka.max.in.flight", "swarm.toml")),
         (
             "def invoice(messages, consumer):",
             {"message.timeout.ms": 600000},
             ("kafka.message.timeout.ms", "transaction.timeout.ms", "transactional producer"),
         ),
         ("def invoice(messages, consumer):", {"transaction.timeout.ms": 9000}, ("invoice", "300 s", "300000")),
-        (
-            "def invoice(messages, consumer):",
-            {"isolation.level": "read_uncommitted"},
-            ("invoice", "Leave isolation.level"),
-        ),
     ],
-    ids=["async", "one parameter", "acks", "in flight", "timeouts", "transaction timeout", "isolation"],
+    ids=["async", "acks", "timeouts", "transaction timeout"],
 )
 def test_what_cannot_be_exactly_once_is_refused_before_any_worker_in_one_message(
     handler: str, kafka: dict[str, object], says: tuple[str, ...], swarm_project: Callable[..., Daemon]
