@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from swarm.lane import Lane
@@ -34,6 +34,10 @@ class Dispatcher:
         """Batches in slices, of which some wait for a thread."""
         self._timers: list[tuple[float, int, Lane]] = []
         self._numbers = itertools.count()
+        self._threads = 0
+        self._groups: frozenset[str] = frozenset()
+        self._serving: dict[int, str] = {}
+        """The group whose work each busy thread has in hand."""
         self.quiet = False
         self.stopping = False
         self.running = 0
@@ -46,6 +50,21 @@ class Dispatcher:
     def backlog(self) -> int:
         """Lanes that are ready; read under the lock or as a hint."""
         return len(self._ready)
+
+    def share(self, threads: int, groups: Iterable[str]) -> None:
+        """So many threads will ask for work, of these groups: none of them gets all threads while another has none."""
+        self._threads, self._groups = threads, frozenset(groups)
+
+    def _serve(self, lane: Lane) -> bool:
+        """Whether this thread may take work of a lane's group, noted if so: the group's first thread always, a further one only if
+        that leaves one for each group that has none. Else the blocked handlers of one group would hold up all others."""
+        if len(self._groups) < 2:
+            return True
+        served, group = set(self._serving.values()), lane.group.name
+        if group in served and self._threads - len(self._serving) <= len(self._groups - served):
+            return False
+        self._serving[threading.get_ident()] = group
+        return True
 
     def offer(self, lane: Lane, now: float) -> None:
         """Queue a lane that is idle and has work. Under the lock. A lane that is running or queued is left as it is."""
@@ -109,6 +128,8 @@ class Dispatcher:
         Called by processing threads. Slices go first: a batch that was begun ends sooner, and holds its partition until it does.
         """
         with self.lock:
+            if self._serving.pop(threading.get_ident(), None) is not None and (self._ready or self._divided):
+                self._work.notify()  # what had to wait for its group's turn
             while True:
                 if self._ended:
                     return None
@@ -120,11 +141,12 @@ class Dispatcher:
                             lane.phase = "idle"  # offered again at the resume
                         else:
                             self._make_ready(lane)
-                while self._divided:
-                    part = self.next_slice(self._divided[0])
-                    if part is not None:
-                        return part
-                    self._divided.popleft()
+                for division in list(self._divided):
+                    if not division.waiting:
+                        self._divided.remove(division)
+                    elif self._serve(division.waiting[0].lane):
+                        return self.next_slice(division)
+                passed: list[Lane] = []
                 while self._ready and not self._alone and not self._want_alone:
                     lane = self._ready.popleft()
                     if lane.phase != "ready":
@@ -133,9 +155,14 @@ class Dispatcher:
                         lane.phase = "idle"
                         self.rested.notify_all()
                         continue
+                    if not self._serve(lane):
+                        passed.append(lane)
+                        continue
+                    self._ready.extendleft(reversed(passed))
                     lane.phase = "running"
                     self.running += 1
                     return lane
+                self._ready.extendleft(reversed(passed))
                 self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
 
     def begin_alone(self, patience: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,11 @@ Delivery = Literal["at_least_once", "at_most_once", "exactly_once"]
 Offsets = Literal["automatic", "manual"]
 Edge = Literal["earliest", "latest"]
 Decision = Literal["retry", "dead_letter", "skip"]
+
+
+def _plain(value: Any) -> bool:
+    """Whether it can be called and answers at once, as a coroutine function does not."""
+    return callable(value) and not inspect.iscoroutinefunction(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +61,13 @@ class DeadLetter:
     decide: Callable[[BaseException, int], Decision | None] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"DeadLetter.max_attempts: expected 1 or more, got {self.max_attempts}.")
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigurationError(f"DeadLetter.max_attempts: expected 1 or more, got {self.max_attempts!r}.")
         if not self.topic:
             raise ConfigurationError("DeadLetter.topic: expected a topic's name, got an empty one.")
-        if self.decide is not None and not callable(self.decide):
+        if self.decide is not None and not _plain(self.decide):
             raise ConfigurationError(
-                f"DeadLetter.decide: expected a function of (error, attempt), or None; got {self.decide!r}."
+                f"DeadLetter.decide: expected a plain function of (error, attempt), or None; got {self.decide!r}."
             )
 
 
@@ -74,7 +81,7 @@ class VirtualPartitions:
     """A batch runs as several slices at once; messages for which `by(message)` is equal are in one slice, in their order.
 
     by: the string "key", or a function of a message whose answers can be hashed. One that raises puts the batch into one slice.
-    maximum: slices at most, 2 or more (None: as many as processing threads, `worker.concurrency`).
+    maximum: slices at most, 1 to 256 (None: as many as processing threads, `worker.concurrency`).
     """
 
     by: Callable[[Any], Any] | Literal["key"] = "key"
@@ -83,11 +90,11 @@ class VirtualPartitions:
     def __post_init__(self) -> None:
         if self.by == "key":
             object.__setattr__(self, "by", by_key)
-        elif not callable(self.by):
+        elif not _plain(self.by):
             raise ConfigurationError(
-                f'VirtualPartitions.by: expected "key" or a function of a message, got {self.by!r}.'
+                f'VirtualPartitions.by: expected "key" or a plain function of a message, got {self.by!r}.'
             )
-        if self.maximum is not None and (isinstance(self.maximum, bool) or not 1 <= self.maximum <= 256):
+        if self.maximum is not None and (type(self.maximum) is not int or not 1 <= self.maximum <= 256):
             raise ConfigurationError(
                 f"VirtualPartitions.maximum: expected 1 to 256, or None for the processing threads; got {self.maximum!r}."
             )
@@ -104,7 +111,8 @@ class RateLimit:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.messages >= 1 or not self.seconds > 0:
+        numbers = all(isinstance(value, (int, float)) and math.isfinite(value) for value in (self.messages, self.seconds))
+        if not numbers or not self.messages >= 1 or not self.seconds > 0:
             raise ConfigurationError(f"{self}: expected 1 message or more, in more than 0 seconds.")
 
 
@@ -220,8 +228,10 @@ def make_plan(**options: Any) -> Plan:
             raise ConfigurationError(f"{plan.label}: {name}: expected {what}; got {getattr(plan, name)!r}.")
     for name, of in (("deserializer", "bytes"), ("filter", "a message")):
         value = getattr(plan, name)
-        if value is not None and not callable(value):
-            raise ConfigurationError(f"{plan.label}: {name}: expected a function of {of}, or None; got {value!r}.")
+        if value is not None and not _plain(value):
+            raise ConfigurationError(
+                f"{plan.label}: {name}: expected a plain function of {of}, or None; got {value!r}."
+            )
     if not plan.max_wait >= 0:
         raise ConfigurationError(f"{plan.label}: max_wait: expected seconds, 0 or more, got {plan.max_wait!r}.")
     if plan.consume_timeout is not None and not plan.consume_timeout > 0:

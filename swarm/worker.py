@@ -38,7 +38,7 @@ from swarm.logs import Log
 from swarm.membership import group_properties
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
-from swarm.scoreboard import FENCED, LOOP_AT, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
+from swarm.scoreboard import FENCED, LOOP_AT, MAX_JOBS, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
 from swarm.selection import chosen_groups
 from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
@@ -154,7 +154,9 @@ class Runtime:
             group.open()
         for group in self.groups:
             self._thread(f"poller {group.name}", group.run)
-        for slot in range(self.settings.worker.concurrency):
+        threads = min(self.settings.worker.concurrency + len(self.groups) - 1, MAX_JOBS)
+        self.dispatcher.share(threads, [group.name for group in self.groups])
+        for slot in range(threads):
             self._thread(f"processing {slot}", Processor(self, slot).run)
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:

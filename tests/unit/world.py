@@ -724,7 +724,7 @@ class World:
 
     def _judge_at_most_once(self, log: set[Place]) -> None:
         nowhere = log - set(self.begun) - self.letters - set(self.dropped) - self.filtered - self.expired - self.jumped
-        assert self.crashes or not nowhere, f"at-most-once lost without a word: {sorted(nowhere)}"
+        assert self.crashes or self.sought or not nowhere, f"at-most-once lost without a word: {sorted(nowhere)}"
         if not self.sought:
             twice = [p for p, count in self.dropped.items() if count > 1 and self.kinds.get(p) != "unfilterable"]
             assert not twice, f"said twice to be dropped: {twice}"
@@ -797,4 +797,4 @@ def refusal(combination: Combination, app_problems: Callable[[Any], list[Any]]) 
         (app.each if combination.each else app.subscribe)(TOPIC, **options)(function)
     except ConfigurationError as error:
         return str(error)
-    return "\n".join(f"{where}: {what}. {fix}" for where, what, fix in app_problems(app))
+    return "\n".join(f"{where}: {what}. {fix}" for where, what, fix in app_problems(app, None))
