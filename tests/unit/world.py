@@ -240,9 +240,7 @@ class World:
             "backoff": Backoff(initial=0.1, maximum=0.1, jitter=0.0),
         }
         if self.of.letters != "none":
-            options["dead_letter"] = DeadLetter(
-                "dead", self.attempts, decide if self.of.letters == "decide" else None
-            )
+            options["dead_letter"] = DeadLetter("dead", self.attempts, decide if self.of.letters == "decide" else None)
         if self.of.virtual:
             options["virtual_partitions"] = VirtualPartitions(
                 by=chance.choice(["key", lambda message: message.key, self.by]), maximum=chance.choice([None, 2, 3])
@@ -272,7 +270,12 @@ class World:
         place = (partition, offset)
         born = -2e6 if place in self.expired else self.born[place]
         return record(
-            offset, partition, topic, key=self.keys[place], timestamp=(1, int((WALL + born) * 1000)), value=b"%d" % offset
+            offset,
+            partition,
+            topic,
+            key=self.keys[place],
+            timestamp=(1, int((WALL + born) * 1000)),
+            value=b"%d" % offset,
         )
 
     def by(self, message: Message) -> Any:
@@ -471,7 +474,9 @@ class World:
         if marked:
             self.done.update(places)
         if self.pauses and self.maybe(True, 0.1):
-            if self.exactly_once:  # what it has produced is committed with the run: unmarked, it would be produced twice
+            if (
+                self.exactly_once
+            ):  # what it has produced is committed with the run: unmarked, it would be produced twice
                 consumer._lane.mark(places[-1][1])
                 self._note_done(places, consumer)
             if not self.at_most_once and self.random.random() < 0.2:
@@ -633,7 +638,20 @@ class World:
         partition = self.random.randrange(len(self.logs))
         if self.release and not any(self.busy.values()):
             self.rebalance(self.release[0])
-        acts = ["poll", "work", "work", "work", "work", "commit", "time", "rebalance", "lose", "crash", "quiet", "broker"]
+        acts = [
+            "poll",
+            "work",
+            "work",
+            "work",
+            "work",
+            "commit",
+            "time",
+            "rebalance",
+            "lose",
+            "crash",
+            "quiet",
+            "broker",
+        ]
         match self.random.choice(acts):
             case "poll":
                 stage.poll(self.random.randint(1, 10))
@@ -710,7 +728,9 @@ class World:
         assert not healthy, f"healthy messages were dead-lettered: {sorted(healthy)}"
         if self.of.letters == "decide":
             skipped = {place for place, kind in self.kinds.items() if kind == "skip"}
-            assert not skipped & set(counted) - self.unlucky, f"to be skipped, and dead-lettered: {skipped & set(counted)}"
+            assert not skipped & set(counted) - self.unlucky, (
+                f"to be skipped, and dead-lettered: {skipped & set(counted)}"
+            )
             if not self.at_most_once:
                 wrongly = set(self.dropped) - skipped
                 assert not wrongly, f"skipped although nobody said so: {sorted(wrongly)}"
