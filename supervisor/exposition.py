@@ -50,7 +50,10 @@ _COUNTERS: Final = {
     "retries": (RETRIES, "Runs of a handler after the first on the same messages."),
     "dead_letters": (DEAD_LETTERS, "Messages set aside after their last attempt."),
     "skipped": (SKIPPED, "Messages that were passed over as asked: expired or filtered."),
-    "transactions_aborted": (ABORTED, "Transactions that did not happen, for no fault of a handler's; their runs are repeated."),
+    "transactions_aborted": (
+        ABORTED,
+        "Transactions that did not happen, for no fault of a handler's; their runs are repeated.",
+    ),
     "rebalances": (REBALANCES, "Changes of a worker's assignment."),
 }
 _HISTOGRAM_HELP: Final = {

@@ -138,16 +138,16 @@ def _try_clients(loaded: Loaded, app: App) -> list[Problem]:
     for group, plans in groups.items():
         for plan in plans:
             problems += check_properties(dict(plan.kafka), plan.label, settings.swarm.app or "")
-        properties = _effective_here(loaded, app)[group]
-        tries.append((f"group {group}", try_properties, properties, ", or in kafka= of the subscription"))
+        effective_there = _effective_here(loaded, app)[group]
+        tries.append((f"group {group}", try_properties, effective_there, ", or in kafka= of the subscription"))
     user = dict(settings.kafka)
     plain = producer_properties(user)
     tries.append(("the producer", try_producer, plain, ""))
     all_plans = [plan for plans in groups.values() for plan in plans]
     if any(plan.exactly_once for plan in all_plans):
         limit = longest_job(all_plans, settings.supervision.consume_timeout)
-        properties = {**transactional_properties(user, plain, limit), "transactional.id": "check"}
-        tries.append(("the transactional producer", try_producer, properties, ""))
+        transactional = {**transactional_properties(user, plain, limit), "transactional.id": "check"}
+        tries.append(("the transactional producer", try_producer, transactional, ""))
     seen: set[str] = set()
     for who, attempt, properties, or_there in tries:
         try:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from stage import TOPIC, Stage, on_stage
 
 from swarm import Messages, events
 from swarm.plan import make_plan
+from tests.unit.stage import TOPIC, Stage, on_stage
 
 GONE = "gone"
 MISSING = KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))

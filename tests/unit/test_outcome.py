@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm import Backoff, DeadLetter
-from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, after_failure
+from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, Skip, after_failure
 from swarm.plan import make_plan
 
 FAILURES = st.builds(
-    Failure, size=st.integers(1, 500), failed=st.integers(1, 50), culprit_known=st.booleans(), narrowed=st.booleans()
+    lambda size, failed, known, more: Failure(size, failed, known, failed + more),
+    st.integers(1, 500),
+    st.integers(1, 50),
+    st.booleans(),
+    st.integers(0, 20),
 )
+DECISIONS = st.sampled_from([None, "retry", "dead_letter", "skip"])
 BACKOFF = Backoff(initial=1.0, factor=2.0, maximum=30.0, jitter=0.1)
 
 
@@ -36,7 +42,7 @@ def test_a_message_is_set_aside_only_alone_and_after_its_attempts(failure: Failu
     verdict = after_failure(plan(dead_letter=DeadLetter("dead", attempts)), failure, 0.5)
 
     alone = failure.culprit_known or failure.size == 1
-    if failure.failed < attempts and not failure.narrowed:
+    if failure.tries < attempts:
         assert isinstance(verdict, Retry)
     elif alone:
         assert verdict == SetAside()
@@ -50,7 +56,7 @@ def test_the_search_ends_within_the_logarithm_of_the_batch(size: int, data: st.D
     """However large the batch, it is about ten runs to the one message."""
     letters = plan(dead_letter=DeadLetter("dead", 1))
     runs = 0
-    while not isinstance(verdict := after_failure(letters, Failure(size, 1, size == 1, runs > 0), 0.5), SetAside):
+    while not isinstance(verdict := after_failure(letters, Failure(size, 1, size == 1, 1 + runs), 0.5), SetAside):
         assert isinstance(verdict, Narrow)
         size = verdict.size
         runs += 1
@@ -58,10 +64,38 @@ def test_the_search_ends_within_the_logarithm_of_the_batch(size: int, data: st.D
     assert runs <= 10
 
 
-@given(FAILURES, st.booleans())
-def test_at_most_once_never_retries(failure: Failure, letters: bool) -> None:
-    """What failed is given up: the one message where it is known, else all that was not marked."""
+@given(FAILURES, st.booleans(), DECISIONS)
+def test_at_most_once_never_retries(failure: Failure, letters: bool, decision: Any) -> None:
+    """What failed is given up: the one message where it is known, else all that was not marked; `skip` is heard, `retry` is not."""
     options = {"dead_letter": DeadLetter("dead")} if letters else {}
+    failure = replace(failure, decision=decision)
     verdict = after_failure(plan(delivery="at_most_once", **options), failure, 0.5)
 
-    assert verdict == GiveUp(1 if failure.culprit_known else failure.size)
+    assert verdict == GiveUp(1 if failure.culprit_known else failure.size, letter=decision != "skip")
+
+
+@given(FAILURES, DECISIONS, st.integers(1, 10))
+def test_what_the_application_decides_goes_before_max_attempts(failure: Failure, decision: Any, attempts: int) -> None:
+    """`retry` for ever, `skip` and `dead_letter` at once; but of a batch only the one message, once it stands alone."""
+    failure = replace(failure, decision=decision)
+    verdict = after_failure(plan(dead_letter=DeadLetter("dead", attempts)), failure, 0.5)
+
+    alone = failure.culprit_known or failure.size == 1
+    match decision:
+        case "retry":
+            assert isinstance(verdict, Retry)
+        case "skip":
+            assert verdict == Skip() if alone else isinstance(verdict, Narrow)
+        case "dead_letter":
+            assert verdict == SetAside() if alone else isinstance(verdict, Narrow)
+        case _:
+            assert isinstance(verdict, Retry) == (failure.tries < attempts)
+
+
+def test_a_search_that_a_decision_began_sets_nothing_aside_before_its_attempts() -> None:
+    """The batch failed with an error to be skipped; alone, another message fails for the first time, and nobody decides."""
+    letters = plan(dead_letter=DeadLetter("dead", 5))
+
+    assert after_failure(letters, Failure(8, 1, False, 1, "skip"), 0.5) == Narrow(4)
+    assert isinstance(after_failure(letters, Failure(1, 1, True, 4), 0.5), Retry)
+    assert after_failure(letters, Failure(1, 1, True, 5), 0.5) == SetAside()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer
-from ledger import HANDLER, balance, steady_input
 
+from tests.scenarios.rebalancing.ledger import HANDLER, balance, steady_input
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

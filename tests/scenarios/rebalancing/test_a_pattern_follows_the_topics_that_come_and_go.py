@@ -4,8 +4,8 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from ledger import HANDLER
 
+from tests.scenarios.rebalancing.ledger import HANDLER
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

@@ -5,8 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from ledger import HANDLER, balance, steady_input
-
+from tests.scenarios.rebalancing.ledger import HANDLER, balance, steady_input
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from ledger import HANDLER, balance, steady_input
 
+from tests.scenarios.rebalancing.ledger import HANDLER, balance, steady_input
 from tests.support.daemon import Daemon, Line
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

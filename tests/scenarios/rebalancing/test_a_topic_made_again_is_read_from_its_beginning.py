@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ledger import HANDLER, balance, steady_input
 
+from tests.scenarios.rebalancing.ledger import HANDLER, balance, steady_input
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from ledger import HANDLER, balance, steady_input
 
+from tests.scenarios.rebalancing.ledger import HANDLER, balance, steady_input
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording

@@ -43,7 +43,10 @@ def test_a_dead_letter_and_its_offset_are_one_transaction_whatever_is_killed(
     assert letters in failed["error"]
     broker.create_topic(letters)
     for enough in (3, 8):
-        daemon.wait_for(lambda enough=enough: len(daemon.events("message_dead_lettered")) > enough, what="letters")
+        daemon.wait_for(
+            lambda: len(daemon.events("message_dead_lettered")) > enough,  # noqa: B023  # it is waited for here
+            what="letters",
+        )
         os.kill(recording.all()[-1].pid, signal.SIGKILL)
     daemon.wait_for(lambda: broker.committed(daemon.group) == {(orders, 0): 45}, what="the end")
     assert daemon.stop() == 0

@@ -54,7 +54,10 @@ def test_an_own_transaction_happens_wholly_or_not_at_all_also_when_killed(
 
     daemon.start()
     for enough in (20, 70):
-        daemon.wait_for(lambda enough=enough: len(recording.all()) > enough, what="some messages")
+        daemon.wait_for(
+            lambda: len(recording.all()) > enough,  # noqa: B023  # it is waited for here
+            what="some messages",
+        )
         os.kill(recording.all()[-1].pid, signal.SIGKILL)
     ends = {(orders, partition): 90 for partition in range(2)}
     daemon.wait_for(lambda: broker.committed(daemon.group) == ends, within=60, what="the ends")

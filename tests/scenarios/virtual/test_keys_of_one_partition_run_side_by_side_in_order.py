@@ -59,7 +59,9 @@ def in_order_by_key(records: list[Record], keys: int) -> bool:
 
 
 @pytest.fixture
-def virtual(swarm_project: Callable[..., Daemon], broker: Broker, topic: Callable[..., str]) -> Callable[..., Daemon]:
+def virtual(
+    swarm_project: Callable[..., Daemon], topic: Callable[..., str]
+) -> Callable[..., tuple[Daemon, dict[str, str]]]:
     """A daemon whose four subscriptions run in slices; each of its topics has one partition."""
 
     def make() -> tuple[Daemon, dict[str, str]]:
