@@ -77,7 +77,7 @@ class _Request:
         """Whether the broker holds the target, which is lower than before after a seek backwards."""
         if self.target < self.began:
             return self.target <= self.lane.committed != self.began
-        return self.lane.committed >= self.target
+        return self.lane.is_committed(self.target)
 
     def answer(self, result: bool) -> None:
         self.result = result
@@ -302,10 +302,11 @@ class Commits:
         refused = error.code() not in RETRIABLE
         answered = []
         with self._dispatcher.lock:
-            for topic, partition, _ in offsets:
+            for topic, partition, offset in offsets:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.sent = -1  # whatever the frontier is by then, it is sent again
+                    lane.committed = min(lane.committed, offset)  # one that went backwards may have arrived all the same
             if refused:
                 keys = {(topic, partition) for topic, partition, _ in offsets}
                 answered = [request for request in self._requests if request.lane.key in keys]

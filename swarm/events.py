@@ -347,7 +347,8 @@ class ClientRebuilt(Event):
 
 @dataclass(frozen=True, slots=True)
 class BatchStarted(Event):
-    """A handler's run begins: `count` messages from `first_offset` to `last_offset`, before any of them is seen."""
+    """A handler's run begins: `count` messages from `first_offset` to `last_offset`, before any of them is seen. `gaps` holds
+    (first, last) offsets between those that are not among them: done or skipped before, or not in the log."""
 
     LEVEL = "debug"
 
@@ -358,6 +359,7 @@ class BatchStarted(Event):
     last_offset: int
     count: int
     attempt: int
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

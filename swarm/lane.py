@@ -471,7 +471,7 @@ class Lane:
         The frontier is read first: outputs that belong below it were produced before that.
         """
         frontier = self.reached()
-        return self.committed if self._withheld else frontier
+        return self.committed if self.withheld else frontier
 
     def reached(self) -> int:
         """The frontier, with what slices that are running have done."""
@@ -482,13 +482,20 @@ class Lane:
 
     @property
     def uncommitted(self) -> bool:
-        """Whether there is something that may be committed and is not."""
-        return self.settled_frontier() != self.committed or (
-            self.metadata != self.metadata_committed and not self._withheld
+        """Whether there is something that may be committed and is not; or something else, from before a seek and back, is under way."""
+        settled = self.settled_frontier()
+        return (
+            settled != self.committed
+            or not self.is_committed(settled)
+            or (self.metadata != self.metadata_committed and not self.withheld)
         )
 
+    def is_committed(self, target: int) -> bool:
+        """Whether the broker holds `target` or more, and nothing less is under way (after a seek backwards)."""
+        return self.committed >= target and (self.sent < 0 or self.sent >= target)
+
     @property
-    def _withheld(self) -> bool:
+    def withheld(self) -> bool:
         """Whether what is marked may not be committed yet: outputs are under way, or a transaction will carry it."""
         return self.transaction is not None or (self.job_producer is not None and self.job_producer.pending)
 

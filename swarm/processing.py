@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, assert_never, get_args
 
 from confluent_kafka import KafkaException
@@ -210,11 +211,13 @@ class Processor:
         started = self._clock()
         self._job_begins(lane, first, last, attempt, started)
         if self._bus.wants(events.BatchStarted):
-            for part in virtual.ranges(batch):  # what was done or skipped before lies between
-                at, to = part[0].offset(), part[-1].offset()
-                self._bus.publish(
-                    events.BatchStarted(lane.group.name, lane.topic, lane.partition, at, to, len(part), attempt)
+            parts = virtual.ranges(batch)
+            gaps = tuple((a[-1].offset() + 1, b[0].offset() - 1) for a, b in pairwise(parts))
+            self._bus.publish(
+                events.BatchStarted(
+                    lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt, gaps
                 )
+            )
         failure: BaseException | None = None
         undelivered = False
         done = 0
@@ -352,7 +355,7 @@ class Processor:
     def _commit_first(self, lane: Lane) -> bool:
         """At-most-once: nothing runs before the broker holds the offset behind it."""
         end = lane.batch_end
-        if lane.committed >= end and lane.sent >= end:  # after a seek backwards, less may be under way
+        if lane.is_committed(end):
             lane.frontier = max(lane.frontier, end)  # the answer to an earlier try came after we had given it up
             return True
         before = lane.frontier

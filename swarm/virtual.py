@@ -82,10 +82,9 @@ class Slice:
         """Messages that have failed before, and how often."""
         return self.lane.blamed
 
-    @property
-    def halt(self) -> bool:
-        """Whether `each` shall end after the message in hand."""
-        return self.lane.halt
+    halt = False
+    """`each` ends a slice that it began, also while its partition is taken: only the frontier can be committed, so what other slices
+    have done beyond a message that was left out would be repeated."""
 
     def run(self) -> None:
         """Run the handler over this slice; keeps what it raises. Processing thread."""

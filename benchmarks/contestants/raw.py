@@ -8,7 +8,8 @@ from tally import Tally
 
 
 def main() -> None:
-    consumer = Consumer(json.loads(os.environ["BENCHMARK_PROPERTIES"]))
+    # A bare loop has no use for the message that there is none.
+    consumer = Consumer(json.loads(os.environ["BENCHMARK_PROPERTIES"]) | {"enable.partition.eof": False})
     consumer.subscribe([os.environ["BENCHMARK_TOPIC"]])
     tally = Tally()
     while True:  # until it is told to end: the runner does so when it has the result

@@ -324,7 +324,10 @@ class Checker:
             self._believe(partition, first)
         self._settle(partition, assignment)
         self._expect(partition, assignment, run)
-        self._handle(partition, run, first, end)
+        gaps = event.get("gaps", ())
+        starts, ends = [first, *(last + 1 for _, last in gaps)], [*(begin for begin, _ in gaps), end]
+        for start, stop in zip(starts, ends, strict=True):
+            self._handle(partition, run, start, stop)
         assignment.run = run
         if run.count < end - first and not partition.semantics.virtual:
             partition.holes.append(run)

@@ -333,6 +333,44 @@ class StagedGroup(Group):
         self._refresh_membership()
 
 
+def make_runtime(
+    plan: Plan,
+    broker: Broker,
+    dispatcher: Dispatcher,
+    clock: Callable[[], float],
+    events: list[Event],
+    concurrency: int = 4,
+) -> Any:
+    """What the parts of a worker share, as far as one group of one plan needs it."""
+    board = Scoreboard.create(0)
+    bus = Bus([(Event, events.append)])
+    app = App("shop")
+    app._producer = cast(Any, broker)
+    return SimpleNamespace(
+        index=0,
+        app=app,
+        board=board,
+        bus=bus,
+        dispatcher=dispatcher,
+        clock=clock,
+        commit_interval=1.0,
+        wait_async=asyncio.run,
+        job_limit=lambda plan: 0.0,
+        suspicion=Suspicion(),
+        concurrency=concurrency,
+        exactly_once=plan.exactly_once,
+        bucket=lambda plan: None,
+        make_seat=lambda slot: StagedSeat(
+            dict, f"shop.0.{slot}", bus, lambda properties: TransactionalProducer(broker)
+        ),
+        count_messages=lambda count: board.add(MESSAGES, count),
+        group_joined=lambda: None,
+        publish_assignment=lambda: None,
+        client_fenced=lambda fenced: None,
+        end_predecessors=lambda: None,
+    )
+
+
 class Stage:
     """One worker with one group of one plan."""
 
@@ -343,36 +381,13 @@ class Stage:
         self.broker = broker or Broker()
         self.events = [] if events is None else events
         self.bucket = None if plan.rate_limit is None else Bucket(plan.rate_limit)
-        self.board = Scoreboard.create(0)
         self.dispatcher = Dispatcher(lambda: self.now)
         self._next = self.dispatcher.next
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
         self.dispatcher.rested.wait = self._let_others_run  # type: ignore[method-assign]
-        app = App("shop")
-        app._producer = cast(Any, self.broker)
-        runtime: Any = SimpleNamespace(
-            index=0,
-            app=app,
-            board=self.board,
-            bus=Bus([(Event, self.events.append)]),
-            dispatcher=self.dispatcher,
-            clock=lambda: self.now,
-            commit_interval=1.0,
-            wait_async=asyncio.run,
-            job_limit=lambda plan: 0.0,
-            suspicion=Suspicion(),
-            concurrency=4,
-            exactly_once=plan.exactly_once,
-            bucket=lambda plan: self.bucket,
-            make_seat=lambda slot: StagedSeat(
-                dict, f"shop.0.{slot}", Bus([(Event, self.events.append)]), self.make_producer
-            ),
-            count_messages=lambda count: self.board.add(MESSAGES, count),
-            group_joined=lambda: None,
-            publish_assignment=lambda: None,
-            client_fenced=lambda fenced: None,
-            end_predecessors=lambda: None,
-        )
+        runtime = make_runtime(plan, self.broker, self.dispatcher, lambda: self.now, self.events)
+        self.board: Scoreboard = runtime.board
+        runtime.bucket = lambda plan: self.bucket
         self.group = StagedGroup(runtime, "shop", [plan], {})
         self.client = FakeClient(self.broker, self.group)
         self.group._client = cast(Any, self.client)
@@ -388,9 +403,6 @@ class Stage:
 
     def close(self) -> None:
         self.board.close()
-
-    def make_producer(self, properties: dict[str, Any]) -> TransactionalProducer:
-        return TransactionalProducer(self.broker)
 
     # -- the poller --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm import Backoff
+from swarm import Backoff, Message, Messages, VirtualPartitions
 from swarm.dispatch import Dispatcher
+from swarm.group import Group
 from swarm.lane import Lane
-from swarm.plan import make_plan
-from tests.unit.stage import record
+from swarm.plan import Plan, make_plan
+from swarm.processing import Processor
+from tests.unit.stage import TOPIC, Broker, FakeClient, make_runtime, record
 
 
 class Nothing(Exception):
@@ -242,3 +245,157 @@ def test_a_lane_whose_backoff_is_over_is_not_run_before_its_thread_has_let_go_of
 
     hall.done(lane)
     assert hall.next() is lane
+
+
+# -- with real threads -----------------------------------------------------------------------------------------------
+
+PATIENCE = 20.0
+"""Seconds after which a thread that has not come is taken for stuck."""
+
+
+class LiveClient(FakeClient):
+    """A client whose fetches take a moment, and in which rebalances happen."""
+
+    def __init__(self, broker: Broker, callbacks: Group) -> None:
+        super().__init__(broker, callbacks)
+        self.most = 7
+        self.taken_away: list[int] = []
+
+    def fetch(self, most: int, timeout: float) -> list[Any]:
+        time.sleep(min(timeout, 0.001))
+        while self.taken_away:
+            partition = self.taken_away.pop()
+            self.callbacks.on_revoked([(TOPIC, partition)])
+            self.position.pop((TOPIC, partition), None)
+        return super().fetch(most, timeout)
+
+
+class Crew:
+    """A group with a real poller thread and real processing threads, over a fake broker."""
+
+    def __init__(self, plan: Plan, logs: dict[int, list[int]], threads: int) -> None:
+        self.broker = Broker()
+        self.broker.logs = {(TOPIC, partition): log for partition, log in logs.items()}
+        self.dispatcher = Dispatcher(time.monotonic)
+        self.runtime = make_runtime(plan, self.broker, self.dispatcher, time.monotonic, [], concurrency=threads)
+        self.group = Group(self.runtime, "shop", [plan], {})
+        self.client = LiveClient(self.broker, self.group)
+        self.group._client = self.client  # type: ignore[assignment]
+        self.group.on_assigned(list(self.broker.logs))
+        self.died: list[BaseException] = []
+        self.threads = [threading.Thread(target=self.contain(self.group.run))]
+        for slot in range(threads):
+            self.threads.append(threading.Thread(target=self.contain(Processor(self.runtime, slot).run)))
+
+    def contain(self, work: Any) -> Any:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self.died.append(error)
+
+        return run
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> list[threading.Thread]:
+        """As `Runtime.stop` and the worker's end do it; returns the threads that are stuck."""
+        with self.dispatcher.lock:
+            self.dispatcher.stopping = True
+            self.dispatcher.wake()
+            self.dispatcher.rested.notify_all()
+        self.group.stop_requested = True
+        self.threads[0].join(PATIENCE)
+        self.dispatcher.end()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        self.runtime.board.close()
+        return [thread for thread in self.threads if thread.is_alive()]
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["batch", "each"])
+@pytest.mark.parametrize("ends", ["all is done", "a stop in the middle", "a revocation in the middle"])
+def test_slices_of_several_partitions_run_at_once_each_exactly_once(ends: str, each: bool) -> None:
+    """No deadlock, no slice twice or never, no key in two threads; and what is committed is what was done without a gap."""
+    partitions, length, keys = 3, 120, 5
+    lock = threading.Lock()
+    handled: dict[int, list[int]] = {partition: [] for partition in range(partitions)}
+    busy: set[tuple[int, bytes | None]] = set()
+    wrong: list[str] = []
+    most_at_once = [0]
+    two_at_once, enough, all_done = threading.Barrier(2), threading.Event(), threading.Event()
+
+    def handle(message: Message) -> None:
+        with lock:
+            handled[message.partition].append(message.offset)
+            total = sum(map(len, handled.values()))
+        if total >= 60:
+            enough.set()
+        if total == partitions * length:
+            all_done.set()
+
+    def enter(partition: int, held: set[bytes | None]) -> set[tuple[int, bytes | None]]:
+        places = {(partition, key) for key in held}
+        with lock:
+            if busy & places:
+                wrong.append(f"{busy & places} in two threads")
+            busy.update(places)
+            most_at_once[0] = max(most_at_once[0], len(busy))
+        if two_at_once.n_waiting or not two_at_once.broken:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                two_at_once.wait(PATIENCE)  # the first slices meet: they do run at once
+            two_at_once.abort()
+        return places
+
+    def batch(messages: Messages) -> None:
+        places = enter(messages.partition, {message.key for message in messages})
+        for message in messages:
+            handle(message)
+        with lock:
+            busy.difference_update(places)
+
+    def one(message: Message) -> None:
+        places = enter(message.partition, {message.key})
+        handle(message)
+        with lock:
+            busy.difference_update(places)
+
+    plan = make_plan(
+        handler=one if each else batch,
+        each=each,
+        topics=(TOPIC,),
+        max_messages=16,
+        virtual_partitions=VirtualPartitions(maximum=3),
+    )
+    crew = Crew(plan, {partition: list(range(length)) for partition in range(partitions)}, threads=4)
+    crew.broker.make = lambda offset, partition, topic: record(offset, partition, topic, key=b"%d" % (offset % keys))
+    crew.start()
+    if ends == "all is done":
+        assert all_done.wait(PATIENCE), f"{handled} of {partitions} * {length}; {crew.died}"
+    else:
+        assert enough.wait(PATIENCE), f"{handled}; {crew.died}"
+    if ends == "a revocation in the middle":
+        crew.client.taken_away.append(1)
+        while crew.client.taken_away and crew.threads[0].is_alive():
+            time.sleep(0.001)
+        seen_of_1 = len(handled[1])
+        assert crew.group.lanes.keys() <= {(TOPIC, 0), (TOPIC, 2)}
+    stuck = crew.stop()
+
+    assert not stuck
+    assert not crew.died
+    assert not wrong
+    assert most_at_once[0] >= 2
+    assert not crew.dispatcher.running
+    if ends == "a revocation in the middle":
+        assert len(handled[1]) == seen_of_1, "something ran after the revocation was over"
+    for partition, offsets in handled.items():
+        assert len(offsets) == len(set(offsets)), "a message was handled twice"
+        for key in range(keys):
+            in_key = [offset for offset in offsets if offset % keys == key]
+            assert in_key == sorted(in_key), "out of order"
+        committed = crew.broker.committed.get((TOPIC, partition), 0)
+        first_left = min(set(range(length + 1)) - set(offsets))
+        assert committed == first_left, "not all that was done without a gap is committed, or more than that"

@@ -56,7 +56,9 @@ def test_a_partition_is_handed_over_only_when_its_batch_in_hand_is_finished_and_
     taken = after.offsets(orders)
     assert len(taken) == 2
     starts: dict[int, int] = {}
-    for event in new.events("partitions_assigned"):  # the first for each: at the end the one that stops first hands over the rest
+    for event in new.events(
+        "partitions_assigned"
+    ):  # the first for each: at the end the one that stops first hands over the rest
         for _, partition, offset in event["partitions"]:
             starts.setdefault(partition, offset)
     for partition in range(4):

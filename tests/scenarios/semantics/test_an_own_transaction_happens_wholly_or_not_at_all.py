@@ -37,6 +37,64 @@ APP = """
 """
 
 
+REFUSED = """
+    from swarm import App, Consumer
+    from recording import note
+
+    app = App("shop")
+
+    def attempt(consumer, what):
+        try:
+            with consumer.transaction():
+                if what == "nested":
+                    with consumer.transaction():
+                        pass
+                elif what == "commit":
+                    consumer.commit()
+                else:
+                    note("allowed:" + what)
+        except Exception as error:
+            note(what + ":" + type(error).__name__ + ":" + str(error).split(":")[0].replace(" ", "-"))
+
+    @app.subscribe("{one}")
+    def plain(messages, consumer):
+        attempt(consumer, "nested")
+        attempt(consumer, "commit")
+        attempt(consumer, "plain")
+
+    @app.subscribe("{two}")
+    async def asynchronous(messages, consumer):
+        attempt(consumer, "async")
+
+    @app.subscribe("{three}", concurrency_key="key")
+    def divided(messages, consumer):
+        attempt(consumer, "virtual")
+"""
+
+
+def test_an_own_transaction_is_refused_where_it_has_no_thread_of_its_own(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """In another one, in an async handler and beside virtual partitions; so is commit() inside. Each is a ConfigurationError."""
+    names = [topic(), topic(), topic()]
+    daemon = swarm_project(
+        REFUSED.format(**dict(zip(("one", "two", "three"), names, strict=True))), {"swarm": {"workers": 1}}
+    )
+    recording = Recording(daemon.folder)
+    for name in names:
+        broker.produce(name, [("key", "x")])
+
+    daemon.start()
+    daemon.wait_for(lambda: broker.committed(daemon.group) == {(name, 0): 1 for name in names}, what="the ends")
+    assert daemon.stop() == 0
+
+    assert recording.all("allowed:plain")
+    lines = (daemon.folder / "records").read_text().splitlines()
+    for what in ("nested", "commit", "async", "virtual"):
+        (said,) = [line for line in lines if line.startswith(what + ":")]
+        assert said.startswith(what + ":ConfigurationError:"), said
+
+
 def test_an_own_transaction_happens_wholly_or_not_at_all_also_when_killed(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
