@@ -144,6 +144,10 @@ class Backtraces:
             self.pending.remove(dump)
             dump.then(dump.text())
 
+    def reads(self, fd: int) -> bool:
+        """Whether somebody still waits for what comes into this file."""
+        return any(dump.fd == fd for dump in self.pending)
+
     def own(self, fd: int) -> str:
         """This process's own backtrace, at once."""
         start = os.fstat(fd).st_size

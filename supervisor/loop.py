@@ -27,7 +27,7 @@ from swarm.supervisor import incidents
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.listening import ListenerProcess, wanted_by
-from swarm.supervisor.memory import oom_kills
+from swarm.supervisor.memory import OomKills
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.observing import Observing
 from swarm.supervisor.pidfile import PidFile
@@ -50,7 +50,7 @@ from swarm.supervisor.processes import (
     Exit,
     Process,
     become_subreaper,
-    end,
+    block_signals,
     fork_listener,
     fork_observer,
     fork_worker,
@@ -65,6 +65,7 @@ from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import snapshot
 from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
 from swarm.supervisor.suspects import Job, Suspects
+from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
 
 if TYPE_CHECKING:
     from swarm.app import App
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
 MOST_WORKERS = 256
-_UP = ("running", "quiet")
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -93,7 +93,6 @@ class Supervisor:
         make_worker_log: Callable[[int], Log],
         ready: Callable[[], None] | None,
         left: Heritage | None = None,
-        reload_error: str = "",
     ) -> None:
         from swarm.config import memory_budget
 
@@ -123,7 +122,7 @@ class Supervisor:
         self.check_interval = supervision.check_interval
         self.started_at = time.time() if left is None else left.started_at
         self.began = time.monotonic() if left is None else left.began
-        self.reload_error = reload_error
+        self.reload_error = "" if left is None else left.reload_error
         """Why the newest code or settings are not in use, though the old ones have gone."""
         if left is None:
             self.workers = [
@@ -155,8 +154,7 @@ class Supervisor:
         )
         self._backtraces = Backtraces()
         self._stop_waiters: list[Connection] = []
-        self._waiters: list[tuple[Callable[[], dict[str, Any] | None], Connection]] = []
-        """Who waits for a restart or a change of scale: (answers None until it is done, connection)."""
+        self._waiting = Waiting()
         self.stopping = False
         self.at_once = False
         self.quiet = False
@@ -167,18 +165,19 @@ class Supervisor:
         self._ever_came_up = False
         self._ready_said = False
         self._forgiven_at = 0.0
-        self._last_pass = 0.0
+        self._last_pass = self._looked_at = 0.0
         self._posted = ""
         self._title = ""
         self._finish: Finish | None = None
-        self._wanted = len(self.workers)
+        self._wanted = sum(1 for worker in self.workers if not worker.retired)
         # New code may bear what killed the old.
-        self._suspects = Suspects(left.suspects if left is not None and reload_error else ())
-        self._oom_kills = oom_kills()
+        self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
+        self._oom_kills = OomKills()
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
         self._reload_waiters: list[Connection] = []
         self._reloading_since = 0.0
+        self._before_reload: dict[int, int] = {}
         if left is not None:
             self._inherit(left)
 
@@ -223,11 +222,15 @@ class Supervisor:
         self._last_pass = now
         self.bulletin.came_round(now)
         self._backtraces.collect(now)
-        if self._suspects:
+        if self.suspects:
             self._acquit()
         for worker in self.workers:
+            self._inform(worker)
             if now - worker.cpu_at[0] >= self.check_interval * 0.9:
                 worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
+        if now - self._looked_at >= self.check_interval * 0.9:
+            self._looked_at = now
+            self._oom_kills.look(now)
         if self._listeners is not None:
             self._listeners.collect()
         if self._rehearsal is not None:
@@ -238,10 +241,10 @@ class Supervisor:
             self._forget_retired()
         self._observing.keep(now)
         self._announce(now)
-        if self._reloading_since and self._restarted() is not None and self._scaled() is not None:
+        if self._reloading_since and self._replaced(self._before_reload) and self._settled():
             self.bus.publish(events.SwarmReloaded(now - self._reloading_since))
             self._reloading_since = 0.0
-        self._answer_waiters()
+        self._waiting.answer(now, lambda: under_way(self.workers))
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
@@ -283,15 +286,26 @@ class Supervisor:
     # -- another number of workers, other processes ------------------------------------------------------------------
 
     def scale(self, count: int) -> None:
-        """Run `count` workers from now on: new ones are forked, those with the highest numbers leave their groups and end."""
+        """Run `count` workers from now on: new ones are forked, those with the highest numbers leave their groups and end.
+
+        Raises OSError where there are no descriptors or memory for so many, with everything as before.
+        """
         from swarm.config import memory_budget
 
         before = self._wanted
+        more: list[Worker] = []
+        try:
+            for index in range(len(self.workers), count):
+                more.append(Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}")))
+        except OSError:
+            for worker in more:
+                worker.close()
+            raise
         for worker in self.workers:
             worker.retired = worker.index >= count
-        for index in range(len(self.workers), count):
-            self.workers.append(Worker(index, Scoreboard.create(index), make_dump_file(f"worker-{index}")))
-            self._observing.renew()  # it has to see the new scoreboard
+        if more:
+            self.workers += more
+            self._observing.renew()  # it has to see the new scoreboards
         self._wanted = count
         limit, kill = memory_budget(self.loaded.settings, workers=count)
         self.limits = replace(self.limits, memory_limit=limit, memory_kill=kill)
@@ -301,51 +315,77 @@ class Supervisor:
     def _forget_retired(self) -> None:
         """Those with the highest numbers, once they have ended."""
         while self.workers and self.workers[-1].retired and self.workers[-1].process is None:
-            worker = self.workers.pop()
-            worker.board.close()
-            os.close(worker.dump_fd)
+            if self._backtraces.reads(self.workers[-1].dump_fd):
+                return  # somebody asked it for one: soon it is clear that none comes
+            self.workers.pop().close()
             self._observing.renew()
 
     def restart(self, only: int | None) -> None:
-        """Let the workers (or one of them) be replaced, one after the other, each when the one before is running again."""
+        """Let the workers (or one of them) be replaced, one after the other, each when the one before is running again. One that waits
+        for its next start does not wait any longer."""
         for worker in self.workers:
-            if only in (None, worker.index) and worker.process is not None and not worker.terminated_at:
+            if only not in (None, worker.index):
+                continue
+            if worker.process is None:
+                worker.restart_at = 0.0
+            elif not worker.terminated_at:
                 worker.restart_due = True
 
-    def _restarted(self) -> dict[str, Any] | None:
-        if any(worker.restart_due or worker.settling for worker in self.workers):
-            return None
-        return {"state": self.state}
+    def _pids(self, only: int | None = None) -> dict[int, int]:
+        """The processes that are about to be replaced, by index."""
+        chosen = [worker for worker in self.workers if only in (None, worker.index) and not worker.retired]
+        return {worker.index: worker.process.pid if worker.process is not None else 0 for worker in chosen}
 
-    def _scaled(self) -> dict[str, Any] | None:
-        running = [worker for worker in self.workers if worker.process is not None and worker.board.state in _UP]
-        if len(self.workers) != self._wanted or len(running) != self._wanted:
-            return None
-        return {"state": self.state, "workers": self._wanted}
+    def _replaced(self, before: dict[int, int]) -> bool:
+        """Whether each has a successor that is up, or was scaled away."""
+        return all(
+            worker.retired
+            or (is_up(worker) and worker.process is not None and worker.process.pid != before[worker.index])
+            for worker in self.workers
+            if worker.index in before
+        )
 
-    def _answer_waiters(self) -> None:
-        waiting = []
-        for done, connection in self._waiters:
-            answer = done()
-            if answer is not None:
-                connection.answer(answer)
-            elif self.stopping:
-                connection.refuse("the swarm is being stopped meanwhile")
-            else:
-                waiting.append((done, connection))
-        self._waiters = waiting
+    def _settled(self) -> bool:
+        """Whether there are as many workers as there should be, and all of them are up."""
+        return len(self.workers) == self._wanted and all(is_up(worker) for worker in self.workers)
+
+    def _wait_for_restart(self, only: int | None) -> Callable[[], Answer]:
+        before = self._pids(only)
+        return lambda: {"state": self.state} if self._replaced(before) else None
+
+    def _wait_for_scale(self, count: int) -> Callable[[], Answer]:
+        def done() -> Answer:
+            if self._wanted != count:
+                return f"somebody has set the number of workers to {self._wanted} meanwhile"
+            return {"state": self.state, "workers": count} if self._settled() else None
+
+        return done
+
+    @property
+    def under_way(self) -> str:
+        """What a restart, a reload or a change of scale waits for; empty where there is none."""
+        if self._rehearsal is not None:
+            return "a reload: new code and settings are tried"
+        changing = self._reloading_since or len(self.workers) != self._wanted
+        if not self.stopping and (changing or any(worker.restart_due or worker.settling for worker in self.workers)):
+            return under_way(self.workers)
+        return ""
 
     # -- new code and settings ---------------------------------------------------------------------------------------
 
     def reload(self, connection: Connection | None, *, wait: bool = True) -> None:
-        """Find out, in a child, whether the new code and settings load; then execute anew. Refused while one is under way."""
-        if self.stopping or self._rehearsal is not None or self._reloading_since:
-            what = "the swarm is being stopped" if self.stopping else "a reload is under way"
+        """Find out, in a child, whether the new code and settings load; then execute anew. One that is under way starts over: what it
+        has looked at may be older, and a reload whose workers do not come up is mended by another one."""
+        if self.stopping or self._ready is not None:  # whoever detached it waits for word from this program
+            what = "the swarm is being stopped" if self.stopping else "the swarm is not up yet"
             if connection is not None:
                 connection.refuse(what)
             else:
                 self._warn(f"reload: {what}")
             return
+        if self._rehearsal is not None:
+            self._rehearsal.end()
+            self._forget_rehearsal()
         try:
             self._rehearsal = Rehearsal(fixed(self.loaded, self.run_dir))
         except OSError as error:
@@ -365,16 +405,15 @@ class Supervisor:
     def _hear_rehearsal(self, now: float) -> None:
         rehearsal = self._rehearsal
         assert rehearsal is not None
+        rehearsal.forget()
         exit_ = reap(rehearsal.process)
         late = exit_ is None and (now > self._rehearsal_until or self.stopping)
         if exit_ is None and not late:
             return
         if late:
-            end(rehearsal.process)
-        said = rehearsal.said()
-        self._selector.unregister(rehearsal.process.pidfd)
-        rehearsal.close()
-        self._rehearsal = None
+            rehearsal.end()
+        verdict = rehearsal.verdict()
+        self._forget_rehearsal()
         if self.stopping:
             self._refuse_reload("the swarm is being stopped")
         elif exit_ is None:
@@ -382,7 +421,13 @@ class Supervisor:
         elif exit_.code == 0:
             self._succeed()
         else:
-            self._refuse_reload(said or exits.in_words(exit_.code, exit_.signal))
+            self._refuse_reload(verdict or exits.in_words(exit_.code, exit_.signal))
+
+    def _forget_rehearsal(self) -> None:
+        assert self._rehearsal is not None
+        self._selector.unregister(self._rehearsal.process.pidfd)
+        self._rehearsal.close()
+        self._rehearsal = None
 
     def _refuse_reload(self, why: str, connection: Connection | None = None) -> None:
         if not self.stopping:
@@ -394,16 +439,15 @@ class Supervisor:
 
     def _succeed(self) -> None:
         """Execute this program anew, in place. Returns only where that failed."""
-        if self._backtraces.pending:
-            for worker in self.workers:
-                if worker.dump == "pending":
-                    worker.dump = "none"
-        self._observing.end()
+        block_signals()  # from here on they wait for the successor
+        self._signals.hear_again()
+        self._reload_waiters += self._waiting.take_for_reload(
+            "a reload has begun meanwhile, which replaces all workers"
+        )
+        self._notifier.excuse(2 * REHEARSAL_TIMEOUT)
         if self._listeners is not None:
             self._listeners.close()
         waiters = [connection.socket.fileno() for connection in self._reload_waiters if connection.open]
-        bequests = [worker.bequeath() for worker in self.workers]
-        fds = [self._pid_file.fd, self._control.listening, *waiters]
         left = Heritage(
             settings=self.loaded.settings.model_dump(mode="json"),
             base_dir=str(self.loaded.base_dir),
@@ -415,16 +459,18 @@ class Supervisor:
             began=self.began,
             quiet=self.quiet,
             ever_came_up=self._ever_came_up,
-            suspects=self._suspects.facts(),
+            suspects=self.suspects.facts(),
             pid_file=self._pid_file.fd,
             control=self._control.listening,
             waiters=waiters,
-            workers=[facts for facts, _ in bequests],
-            environment=self._notifier.environment,
+            workers=[worker.bequeath() for worker in self.workers],
+            observer=self._observing.bequeath(),
         )
         try:
-            succeed(left, fds + [fd for _, owned in bequests for fd in owned])
+            succeed(left)
         except OSError as error:
+            unblock_signals()
+            self._notifier.excuse(None)
             self._refuse_reload(f"the program could not be executed: {error.strerror}")
 
     def _inherit(self, left: Heritage) -> None:
@@ -435,10 +481,19 @@ class Supervisor:
         self._ever_came_up = left.ever_came_up
         self._ready_said = True
         self._reload_waiters = [self._control.adopt(fd) for fd in left.waiters]
-        for worker in self.workers:
+        if left.observer is not None:
+            self._observing.adopt(left.observer)
+        for worker, facts in zip(self.workers, left.workers, strict=True):
+            worker.told_quiet = self.quiet
+            worker.told_suspects = self.suspects.version  # the old code goes on with what it knows of its killers
             if worker.process is not None:
                 self._watch(worker)
+            elif facts["pid"] is not None:
+                self._warn(
+                    f"worker {worker.index}, pid {facts['pid']}, was reaped by the application's code: how it ended is not known"
+                )
         unblock_signals()
+        self._notifier.excuse(None)
         self._notifier.send("READY=1")
         if self.reload_error:
             self.bus.publish(events.ReloadRefused(self.reload_error))
@@ -447,16 +502,20 @@ class Supervisor:
             self._reload_waiters = []
             self._reloading_since = 0.0
             return
-        self.scale(self.loaded.settings.swarm.workers)
+        self._before_reload = self._pids()
+        try:
+            self.scale(self.loaded.settings.swarm.workers)
+        except OSError as error:
+            self._warn(f"there are still {self._wanted} workers, no more: {error.strerror}")
         self.restart(None)
+        for worker in self.workers:
+            worker.failures = 0  # those of the old code
         for connection in self._reload_waiters:
-            self._waiters.append((self._reloaded, connection))
+            self._waiting.add(connection, self._reloaded, now, for_reload=True)
         self._reload_waiters = []
 
-    def _reloaded(self) -> dict[str, Any] | None:
-        if self._reloading_since:
-            return None
-        return {"state": self.state}
+    def _reloaded(self) -> Answer:
+        return None if self._reloading_since else {"state": self.state}
 
     def _watch(self, worker: Worker) -> None:
         process = worker.process
@@ -501,7 +560,7 @@ class Supervisor:
                 lambda: self._make_worker_log(worker.index),
                 worker.dump_fd,
                 self._close_in_child(),
-                self._suspects.facts(),
+                self.suspects.facts(),
             )
         except OSError as error:
             worker.failures += 1
@@ -510,15 +569,31 @@ class Supervisor:
             return
         lifetime = self.limits.max_lifetime
         worker.begin(process, now, lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0)
+        worker.told_suspects = self.suspects.version
         self._watch(worker)
-        if self.quiet:
-            self._tell(worker, {"command": "quiet"})
+        self._inform(worker)
         self.bus.publish(events.WorkerStarted(worker.index, process.pid, worker.restarts))
 
-    def _tell(self, worker: Worker, command: dict[str, Any]) -> None:
-        if worker.process is not None and worker.process.channel is not None:
-            with contextlib.suppress(OSError):
-                worker.process.channel.send(json.dumps(command).encode())
+    def _inform(self, worker: Worker) -> None:
+        """Let a worker know what it has to know and does not yet. What does not go through (it has not read for long) is said again."""
+        if worker.process is None:
+            return
+        if worker.told_quiet != self.quiet and self._tell(worker, {"command": "quiet" if self.quiet else "resume"}):
+            worker.told_quiet = self.quiet
+        version = self.suspects.version
+        if worker.told_suspects != version and self._tell(
+            worker, {"command": "suspects", "suspects": self.suspects.facts()}
+        ):
+            worker.told_suspects = version
+
+    def _tell(self, worker: Worker, command: dict[str, Any]) -> bool:
+        if worker.process is None or worker.process.channel is None:
+            return False
+        try:
+            worker.process.channel.send(json.dumps(command).encode())
+        except OSError:
+            return False
+        return True
 
     def _terminate(self, worker: Worker, reason: Reason, *, leave: bool, now: float) -> None:
         assert worker.process is not None
@@ -589,7 +664,7 @@ class Supervisor:
         process.close()
         worker.exited_once = True
         graceful = exit_.code == exits.SMOOTH and worker.board.state == "stopped"
-        out_of_memory = self._ran_out_of_memory(exit_)
+        out_of_memory = exit_.signal == "SIGKILL" and self._oom_kills.explains(now)
         reason, detail = self._explain(worker, exit_, out_of_memory=out_of_memory)
         if out_of_memory or self._own_fault(worker, exit_, reason):
             self._suspect(worker)
@@ -619,19 +694,14 @@ class Supervisor:
             "detail": detail,
             "at": time.time(),
         }
-        self.bus.publish(events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail, graceful))
-        if delay and not self.stopping:
+        self.bus.publish(
+            events.WorkerExited(worker.index, process.pid, exit_.code, exit_.signal, reason, detail, graceful)
+        )
+        if delay and not self.stopping and not worker.retired:
             self.bus.publish(events.WorkerBackoff(worker.index, delay, worker.failures))
         self._reap_strangers()  # it may have stood before them in the kernel's queue
 
     # -- messages that kill their process ----------------------------------------------------------------------------
-
-    def _ran_out_of_memory(self, exit_: Exit) -> bool:
-        """Whether the kernel killed it for its memory, as the cgroup counts."""
-        if exit_.signal != "SIGKILL":
-            return False
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        return before is not None and self._oom_kills is not None and self._oom_kills > before
 
     def _own_fault(self, worker: Worker, exit_: Exit, reason: str) -> bool:
         """Whether what was in hand may be why it died: never a kill from outside, nor an end that was asked for."""
@@ -651,28 +721,19 @@ class Supervisor:
         jobs = [Job(j.group, j.topic, j.partition, j.first_offset, j.last_offset) for j in worker.board.jobs()]
         if not jobs:
             return
-        for suspect in self._suspects.died(jobs):
+        for suspect in self.suspects.died(jobs):
             where = (suspect.group, suspect.topic, suspect.partition)
             if suspect.condemned:
                 self.bus.publish(events.MessageCondemned(*where, suspect.first, suspect.deaths))
             else:
                 self.bus.publish(events.MessagesSuspected(*where, suspect.first, suspect.last, suspect.deaths))
-        self._tell_of_suspects()
 
     def _acquit(self) -> None:
         """What was committed meanwhile is nobody's worry any more."""
-        passed = [
-            self._suspects.passed(view.group, view.topic, view.partition, view.committed)
-            for worker in self.workers
-            if worker.process is not None
-            for view in worker.board.assigned()
-        ]
-        if any(passed):
-            self._tell_of_suspects()
-
-    def _tell_of_suspects(self) -> None:
         for worker in self.workers:
-            self._tell(worker, {"command": "suspects", "suspects": self._suspects.facts()})
+            if worker.process is not None:
+                for view in worker.board.assigned():
+                    self.suspects.passed(view.group, view.topic, view.partition, view.committed)
 
     def _explain(self, worker: Worker, exit_: Exit, *, out_of_memory: bool) -> tuple[Reason, str]:
         words = exits.in_words(exit_.code, exit_.signal)
@@ -782,6 +843,7 @@ class Supervisor:
             return
         self.stopping = True
         self._observing.retire()
+        self._waiting.refuse("the swarm is being stopped meanwhile")
         self._stopping_since = time.monotonic()
         self._notifier.send("STOPPING=1", "STATUS=stopping")
         self.bus.publish(events.SwarmStopping(reason))
@@ -792,7 +854,7 @@ class Supervisor:
             return
         self.quiet = on
         for worker in self.workers:
-            self._tell(worker, {"command": "quiet" if on else "resume"})
+            self._inform(worker)
         if not on:
             self._quiet_said = False
             self.bus.publish(events.SwarmResumed())
@@ -844,25 +906,28 @@ class Supervisor:
                 if only is not None and not (isinstance(only, int) and 0 <= only < len(self.workers)):
                     connection.refuse(f"there is no worker {only!r}: they are numbered 0 to {len(self.workers) - 1}")
                     return
+                done = self._wait_for_restart(only)
                 self.restart(only)
-                self._wait_or_answer(request, connection, self._restarted)
+                self._wait_or_answer(request, connection, done)
             case "scale":
                 count = request.get("workers")
                 if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_WORKERS:
                     connection.refuse(f"scale: expected 1 to {MOST_WORKERS} workers, got {count!r}")
                     return
-                self.scale(count)
-                self._wait_or_answer(request, connection, self._scaled)
+                try:
+                    self.scale(count)
+                except OSError as error:
+                    connection.refuse(f"scale: there is no room for {count} workers: {error.strerror} (ulimit -n?)")
+                    return
+                self._wait_or_answer(request, connection, self._wait_for_scale(count))
             case "reload":
                 self.reload(connection, wait=bool(request.get("wait", True)))
             case other:
                 connection.refuse(f"unknown command {other!r}")
 
-    def _wait_or_answer(
-        self, request: dict[str, Any], connection: Connection, done: Callable[[], dict[str, Any] | None]
-    ) -> None:
+    def _wait_or_answer(self, request: dict[str, Any], connection: Connection, done: Callable[[], Answer]) -> None:
         if request.get("wait", True):
-            self._waiters.append((done, connection))
+            self._waiting.add(connection, done, time.monotonic())
         else:
             connection.answer({"state": self.state})
 
@@ -890,7 +955,7 @@ class Supervisor:
                 continue
             if worker.came_up:
                 self._ever_came_up = True
-            if worker.settling and worker.board.state in _UP and not worker.terminated_at:
+            if worker.settling and is_up(worker):
                 worker.settling = False
             if not worker.ready_said and worker.board.state == "running":
                 worker.ready_said = True
@@ -938,7 +1003,7 @@ class Supervisor:
         self.bus.publish(events.SwarmStopped(finish.code, seconds))
         if self._listeners is not None:
             self._listeners.close()
-        self._answer_waiters()
+        self._waiting.refuse("the swarm has ended meanwhile")
         for connection in self._stop_waiters:
             connection.answer({"code": finish.code, "seconds": seconds})
         self._control.close()

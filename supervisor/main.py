@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
 from swarm.logs import Log, Output, install
 from swarm.selection import chosen_groups
+from swarm.supervisor import succession
 from swarm.supervisor.loop import Supervisor
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.processes import load_children
@@ -27,17 +30,15 @@ def run(
     *,
     ready: Callable[[], None] | None = None,
     left: Heritage | None = None,
-    reload_error: str = "",
 ) -> int:
     """Supervise the swarm of these settings in this process; returns its exit code.
 
     Raises SwarmError for everything that is wrong before the first fork. `ready` is called once, when every worker has
     reported or failed. Must be called in the main thread of a process without other threads; blocks until the stop.
     left: what this process has left to itself before it executed itself anew (a reload): then nothing that is wrong ends it, and
-    the workers that there are stay supervised. reload_error: why the settings are still those from before.
+    the workers that there are stay supervised.
     """
     from swarm.config import choose_run_dir, choose_state_dir
-    from swarm.preflight import refused_properties
 
     settings = loaded.settings
     if left is None:
@@ -56,17 +57,11 @@ def run(
             log.line("warning", "settings_warning", {"what": warning})
         _prepare_metrics(run_dir / "metrics", log, keep=left is not None)
         load_children()
-        try:
+        if left is None:
             app, groups = _prepare(loaded)
-            app_metrics.forget_parent(run_dir / "metrics")
-            refused = refused_properties(loaded, app)
-            if refused:
-                raise SwarmError("\n".join(str(problem) for problem in refused))
-        except SwarmError as error:
-            if left is None:
-                raise
-            # It did load in the rehearsal. Workers that end from now on load the app by themselves, as far as it goes.
-            app, groups, reload_error = None, left.groups, reload_error or str(error)
+        else:
+            app, groups, left = _prepare_again(loaded, left)
+        app_metrics.forget_parent(run_dir / "metrics")
 
         def worker_log(index: int) -> Log:
             output.forked()
@@ -74,9 +69,7 @@ def run(
             install(own)
             return own
 
-        supervisor = Supervisor(
-            loaded, app, groups, run_dir, state_dir, pid_file, log, worker_log, ready, left, reload_error
-        )
+        supervisor = Supervisor(loaded, app, groups, run_dir, state_dir, pid_file, log, worker_log, ready, left)
     except BaseException:
         pid_file.remove()
         raise
@@ -92,8 +85,34 @@ def _prepare_metrics(directory: Path, log: Log, *, keep: bool) -> None:
         log.line("warning", "supervisor_warning", {"what": what})
 
 
+def _prepare_again(loaded: Loaded, left: Heritage) -> tuple[App | None, list[str], Heritage]:
+    """The same after a reload. None also where it does not load, though it did in the rehearsal: workers that end from now on load it by
+    themselves, as far as it goes."""
+    if left.reload_error:
+        return None, left.groups, left
+    try:
+        with succession.time_limit(succession.REHEARSAL_TIMEOUT):
+            return *_prepare(loaded), left
+    except Exception as error:
+        # Its threads, its modules, what it did to signals: all that goes with one more execution, in which it is not loaded.
+        left = replace(left, reload_error=str(error) or type(error).__name__)
+        with contextlib.suppress(OSError):
+            succession.succeed(left)
+        return None, left.groups, left
+
+
 def _prepare(loaded: Loaded) -> tuple[App | None, list[str]]:
     """The preloaded app, checked; None with `preload = false`, where each worker loads it."""
+    from swarm.preflight import refused_properties
+
+    app, groups = _preload(loaded)
+    refused = refused_properties(loaded, app)
+    if refused:
+        raise SwarmError("\n".join(str(problem) for problem in refused))
+    return app, groups
+
+
+def _preload(loaded: Loaded) -> tuple[App | None, list[str]]:
     settings = loaded.settings
     assert settings.swarm.app is not None
     if not settings.swarm.preload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,3 +64,30 @@ def oom_kills(root: Path = ROOT) -> int | None:
                 if key == "oom_kill" and value.isdigit():
                     return int(value)
     return None
+
+
+class OomKills:
+    """Which of the processes that were killed, the kernel killed for their memory: the cgroup counts, but names nobody.
+
+    Each kill that was counted explains one death, that of a process reaped within `FOR` seconds of it.
+    """
+
+    FOR: Final = 5.0
+
+    def __init__(self, count: Callable[[], int | None] = oom_kills) -> None:
+        self._count = count
+        self._known = count()
+        self._unexplained: list[float] = []
+
+    def look(self, now: float) -> None:
+        """Note what was counted since. Every now and then, so that an old kill (of a process that is no worker) explains nothing."""
+        count = self._count()
+        if count is not None and self._known is not None:
+            self._unexplained += [now] * min(count - self._known, 1000)
+        self._known = count
+        self._unexplained = [at for at in self._unexplained if now - at < self.FOR]
+
+    def explains(self, now: float) -> bool:
+        """Whether a process that has just died by SIGKILL was killed for its memory."""
+        self.look(now)
+        return bool(self._unexplained) and self._unexplained.pop(0) > 0.0

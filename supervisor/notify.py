@@ -8,16 +8,14 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-_VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Notifier:
     """Speaks to the service manager. Taking the variables out of the environment keeps children from speaking in our name."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        env = {name: os.environ.pop(name, "") for name in _VARIABLES} if environ is None else environ
-        self.environment = {name: value for name, value in env.items() if value}
-        """What was taken out, for a successor of this process."""
+        env = {name: os.environ.pop(name, "") for name in VARIABLES} if environ is None else environ
         address = env.get("NOTIFY_SOCKET", "")
         self._socket: socket.socket | None = None
         if address[:1] in ("/", "@"):
@@ -35,6 +33,11 @@ class Notifier:
     def fds(self) -> list[int]:
         """For a child to close."""
         return [] if self._socket is None else [self._socket.fileno()]
+
+    def excuse(self, seconds: float | None) -> None:
+        """Let the manager's watchdog wait so long for the next sign of life; None: as long as it was told to."""
+        if self.watchdog is not None:
+            self.send("WATCHDOG=1", f"WATCHDOG_USEC={int(1e6 * (2 * self.watchdog if seconds is None else seconds))}")
 
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY=1`."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import selectors
 import signal
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from swarm import events, exits
 from swarm.bus import Bus
 from swarm.supervisor.backtraces import make_dump_file
-from swarm.supervisor.processes import Process, end, reap, send
+from swarm.supervisor.processes import Process, adopt, end, reap, send
 
 FIRST_DELAY: Final = 1.0
 """Seconds before an observer that could not listen is tried again; doubled each time."""
@@ -37,16 +38,20 @@ class Observing:
         self._delay = FIRST_DELAY
         self._said = ""
         self._renewing = False
+        self._retired = False
 
     def keep(self, now: float) -> None:
         """Start it if it should run and does not. Once a pass, while the swarm is not stopping."""
-        if self._port == 0 or self.process is not None or now < self._start_at:
+        if self._port == 0 or self._retired or self.process is not None or now < self._start_at:
             return
         try:
             process = self._fork(self.dump_fd)
         except OSError as error:
             self._gone(f"could not be forked: {error.strerror}")
             return
+        self._take(process)
+
+    def _take(self, process: Process) -> None:
         self.process = process
         assert process.channel is not None
         self._selector.register(process.pidfd, selectors.EVENT_READ, lambda _: self._reap(report=True))
@@ -54,12 +59,29 @@ class Observing:
 
     def renew(self) -> None:
         """Let a new one take its place, for it has to see other scoreboards. Some 0.2 s without answers."""
-        if self.process is not None and not self._renewing:
+        if self.process is not None and not self._renewing and not self._retired:
             self._renewing = send(self.process, signal.SIGTERM)
+
+    def bequeath(self) -> dict[str, Any] | None:
+        """What a successor of the supervisor needs to know: until it forks another one, this one serves on."""
+        process = self.process
+        if process is None or process.channel is None:
+            return None
+        return {"pid": process.pid, "channel": process.channel.fileno(), "dump": self.dump_fd}
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        """The one from before this process executed itself anew: it goes as soon as another one can take its place."""
+        os.close(self.dump_fd)
+        self.dump_fd = facts["dump"]
+        process = adopt(facts["pid"], facts["channel"])
+        if process is not None:
+            self._take(process)
+            self._renewing = True
+            send(process, signal.SIGTERM)
 
     def retire(self) -> None:
         """The swarm stops: serve on to the end, but an observer that dies is no longer missed."""
-        self._port = 0
+        self._retired = True
 
     def end(self) -> None:
         """At the swarm's end: TERM, then KILL. Blocks for at most 2 s."""
@@ -72,6 +94,7 @@ class Observing:
             time.sleep(0.005)
         if self.process is not None:
             end(self.process)
+            self._reap(report=False)
 
     def _hear(self) -> None:
         process = self.process
@@ -114,7 +137,7 @@ class Observing:
             self._said = ""
 
     def _gone(self, why: str) -> None:
-        if self._port == 0:
+        if self._retired:
             return
         self._bus.publish(events.ObserverFailed(why, self._delay))
         self._start_at = time.monotonic() + self._delay

@@ -124,9 +124,9 @@ def reap(process: Process) -> Exit | None:
 
 def end(process: Process) -> None:
     """SIGKILL and reap, for a process of which nobody needs to know how it ended. Blocks until the kernel has ended it."""
-    if send(process, signal.SIGKILL):
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
+    send(process, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
 
 
 def reap_strangers(ours: Iterable[int]) -> int:
@@ -214,8 +214,16 @@ def fork_observer(
     return Process(pid, _watch(pid), ours)
 
 
-def spawn(command: Sequence[str], environment: Mapping[str, str], out: int) -> Process:
-    """Start a program that reads nothing and writes into `out`; raises OSError."""
+def end_group(process: Process) -> None:
+    """SIGKILL and reap a process that leads a group of its own, and end all that is in it. Blocks until the kernel has ended it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the leader is not reaped, so the number is still its own
+    end(process)
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], out: int, more: int) -> Process:
+    """Start a program that reads nothing, writes into `out`, and has `more` as descriptor 3; raises OSError. It leads a group of its own:
+    what a terminal sends to ours does not concern it."""
     null = os.open(os.devnull, os.O_RDONLY)
     try:
         pid = os.posix_spawn(
@@ -226,8 +234,9 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], out: int) -> P
                 (os.POSIX_SPAWN_DUP2, null, 0),
                 (os.POSIX_SPAWN_DUP2, out, 1),
                 (os.POSIX_SPAWN_DUP2, out, 2),
+                (os.POSIX_SPAWN_DUP2, more, 3),
             ],
-            setpgroup=0,  # what a terminal sends to our group does not concern it
+            setpgroup=0,
             setsigmask=[],
             setsigdef=HANDLED,
         )
@@ -236,12 +245,23 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], out: int) -> P
     return Process(pid, _watch(pid))
 
 
-def adopt(pid: int, channel: int | None) -> Process:
-    """A child of ours from before this process executed itself anew; raises OSError."""
+def adopt(pid: int, channel: int | None) -> Process | None:
+    """A child of ours from before this process executed itself anew, dead or alive; None where it was reaped by an application's code."""
     sock = socket.socket(fileno=channel) if channel is not None else None
+    try:
+        pidfd = _watch(pid)
+    except OSError:
+        if sock is not None:
+            sock.close()
+        return None
     if sock is not None:
         sock.setblocking(False)
-    return Process(pid, os.pidfd_open(pid), sock)
+    return Process(pid, pidfd, sock)
+
+
+def block_signals() -> None:
+    """Let signals wait: for their handlers in the program that this process is about to execute, or for `unblock_signals`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
 
 
 def unblock_signals() -> None:
@@ -250,9 +270,11 @@ def unblock_signals() -> None:
 
 
 def _watch(pid: int) -> int:
-    """A pidfd of a child just forked; where there is none (EMFILE), the child ends: nobody could supervise it."""
+    """A pidfd of a child; where there is none (EMFILE), the child ends: nobody could supervise it. Raises OSError."""
     try:
         return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
     except OSError:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

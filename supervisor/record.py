@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -11,7 +12,7 @@ from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
 from swarm.supervisor.processes import Process, adopt
 
-_BEQUEATHED: Final = (
+BEQUEATHED: Final = (
     "index",
     "dump_from",
     "started_at",
@@ -29,6 +30,10 @@ _BEQUEATHED: Final = (
     "exited_once",
     "last_exit",
     "settling",
+    "retired",
+    "restart_due",
+    "memory_over",
+    "blind",
 )
 """What outlives the supervisor's re-execution. A backtrace under way does not: it is asked for again."""
 
@@ -58,6 +63,11 @@ class Worker:
     cpu_percent: float = 0.0
 
     restart_due: bool = False
+    blind: bool = False
+    """It writes to a scoreboard that this release cannot read: silence is no fault."""
+    told_quiet: bool = False
+    told_suspects: int = 0
+    """The version of the suspects that its process knows."""
 
     retired: bool = False
     settling: bool = False
@@ -75,34 +85,36 @@ class Worker:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
 
-    def bequeath(self) -> tuple[dict[str, Any], list[int]]:
-        """What a successor of the supervisor needs to know, and the descriptors that have to outlive it."""
-        facts = {name: getattr(self, name) for name in _BEQUEATHED}
-        fds = [self.board.fd, self.dump_fd]
-        channel = self.process.channel if self.process is not None else None
-        if channel is not None and channel.fileno() >= 0:
-            fds.append(channel.fileno())
-        else:
-            channel = None
-        facts |= {
+    def close(self) -> None:
+        """Let go of what belongs to the index, which has no process and never will have one again."""
+        self.board.close()
+        os.close(self.dump_fd)
+
+    def bequeath(self) -> dict[str, Any]:
+        """What a successor of the supervisor needs to know; `board`, `dump` and `channel` are descriptors."""
+        process = self.process
+        return {
+            **{name: getattr(self, name) for name in BEQUEATHED},
             "board": self.board.fd,
             "dump": self.dump_fd,
-            "channel": channel.fileno() if channel is not None else None,
-            "pid": self.process.pid if self.process is not None else None,
+            "channel": process.channel.fileno() if process is not None and process.channel is not None else None,
+            "pid": process.pid if process is not None else None,
         }
-        return facts, fds
 
     @classmethod
     def inherit(cls, facts: dict[str, Any]) -> Worker:
-        """What the predecessor knew. A scoreboard of another version's layout is replaced: its worker cannot be seen any more,
-        and is the first to be restarted."""
+        """What the predecessor knew. A scoreboard of another version's layout is replaced: its worker cannot be seen any more, and
+        waits for its turn to be restarted."""
+        blind = False
         try:
             board = Scoreboard.attach(facts["board"])
         except ValueError:
-            board = Scoreboard.create(facts["index"])
+            os.close(facts["board"])
+            board, blind = Scoreboard.create(facts["index"]), True
         worker = cls(facts["index"], board, facts["dump"])
-        for name in _BEQUEATHED:
+        for name in BEQUEATHED:
             setattr(worker, name, facts[name])
+        worker.blind = worker.blind or blind
         if facts["pid"] is not None:
             worker.process = adopt(facts["pid"], facts["channel"])
         return worker
@@ -114,11 +126,11 @@ class Worker:
         self.lifetime = lifetime
         self.restarts += 1
         self.terminated_at = self.stop_deadline = 0.0
-        self.killed = self.restart_due = False
+        self.killed = self.restart_due = self.blind = False
         self.reason = None
         self.dump = "none"
         self.backtrace = ""
-        self.ready_said = False
+        self.ready_said = self.told_quiet = False
         self.memory = self.memory_over = 0
         self.cpu_at = (0.0, 0.0)
         self.full_memory = None
@@ -139,7 +151,7 @@ class Worker:
             self.index,
             self.process.pid,
             self.started_at,
-            board.report_at,
+            board.report_at if not self.blind else float("inf"),
             min(polls, default=0.0),
             tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
             self.memory,

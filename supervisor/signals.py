@@ -41,6 +41,11 @@ class Signals:
         """Both ends, for a child to close."""
         return (self.fd, self._write_fd)
 
+    def hear_again(self) -> None:
+        """What has come but was not read is sent once more: blocked by now, it waits for whoever has handlers next."""
+        for number in self._read():
+            signal.raise_signal(number)
+
     def ignore(self) -> None:
         """The last step: one more INT must not change the exit code. The interpreter gives its handlers back to the system as it ends,
         but leaves alone what is ignored."""
@@ -50,8 +55,10 @@ class Signals:
 
     def read(self) -> list[Meaning]:
         """What has come since the last reading, in order."""
+        return [MEANINGS[number] for number in self._read() if number in MEANINGS]
+
+    def _read(self) -> bytes:
         try:
-            data = os.read(self.fd, 4096)
+            return os.read(self.fd, 4096)
         except BlockingIOError:
-            return []
-        return [MEANINGS[number] for number in data if number in MEANINGS]
+            return b""

@@ -38,6 +38,19 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
         "state_dir": str(supervisor.state_dir),
         "groups": groups,
         "reload_error": supervisor.reload_error or None,
+        "under_way": supervisor.under_way or None,
+        "suspects": [
+            {
+                "group": each["group"],
+                "topic": each["topic"],
+                "partition": each["partition"],
+                "first_offset": each["first"],
+                "last_offset": each["last"],
+                "deaths": each["deaths"],
+                "condemned": each["condemned"],
+            }
+            for each in supervisor.suspects.facts()
+        ],
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }

@@ -3,7 +3,8 @@
 A reload goes: a *rehearsal* (a child that starts as this process did, loads settings and app, and says what is wrong), then, if it
 loads, execve(2). Children, memfds, sockets, the pid file's lock and the signal mask survive that; memory, pidfds and handlers do
 not. So signals are blocked before (a HUP in between would kill), descriptors are made inheritable, and what is known of the
-workers is written into a memfd, the *heritage*. The successor reopens pidfds, installs handlers, and only then unblocks.
+workers is written into a memfd, the *heritage*. The successor reopens pidfds, installs handlers, and only then unblocks. Where the
+app does not load in it after all, it executes itself once more and loads none: whatever the app has done to the process is gone.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from swarm import __version__
 from swarm.errors import SwarmError
-from swarm.supervisor.processes import HANDLED, Process, spawn
+from swarm.supervisor.notify import VARIABLES
+from swarm.supervisor.processes import Process, end_group, spawn
+from swarm.supervisor.record import BEQUEATHED
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -30,7 +34,16 @@ REHEARSAL: Final = "_KAFKA_SWARM_REHEARSAL"
 """In a rehearsal: what must not change at a reload, as JSON."""
 REHEARSAL_TIMEOUT: Final = 120.0
 """Seconds that new code may take to load."""
-_MOST: Final = 64 << 10
+_VERDICT: Final = 3
+"""The rehearsal's descriptor for why it would not load: what the app prints is another matter."""
+_MOST_SAID: Final = 1 << 20
+"""Bytes that are kept of what a rehearsal prints."""
+_STARTED_WITH: Final = {name: value for name, value in os.environ.items() if name not in (HERITAGE, REHEARSAL)}
+"""The environment before an app, or we, changed it (this module is imported before any app is)."""
+try:
+    _STARTED_IN = os.getcwd()
+except OSError:  # it was removed
+    _STARTED_IN = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +67,36 @@ class Heritage:
     waiters: list[int]
     """Connections of those who wait for the reload to be done."""
     workers: list[dict[str, Any]]
-    environment: dict[str, str] = field(default_factory=dict)
-    """What was taken out of the environment (the service manager's variables)."""
+    observer: dict[str, Any] | None
+    """It serves on meanwhile."""
+    reload_error: str = ""
+    """Why the newest code or settings are not in use."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that have to outlive the execution."""
+        children = [*self.workers, *([self.observer] if self.observer is not None else [])]
+        named = [child.get(name) for child in children for name in ("board", "dump", "channel")]
+        return [self.pid_file, self.control, *self.waiters, *(fd for fd in named if fd is not None)]
+
+
+def _form() -> list[str]:
+    """What a heritage holds: a release that leaves or takes over other facts cannot follow this one."""
+    return [*(each.name for each in fields(Heritage)), *BEQUEATHED]
 
 
 def fixed(loaded: Loaded, run_dir: Path) -> dict[str, str]:
     """What a reload cannot change, because the running workers and the commands rely on it."""
+    from swarm.config import choose_state_dir
+
     swarm = loaded.settings.swarm
-    return {"swarm.name": swarm.name, "swarm.host": swarm.host, "swarm.run_dir": str(run_dir)}
+    state_dir = choose_state_dir(loaded.settings, run_dir)
+    return {
+        "swarm.name": swarm.name,
+        "swarm.host": swarm.host,
+        "swarm.run_dir": str(run_dir),
+        "swarm.state_dir": str(state_dir),
+    }
 
 
 def command() -> list[str]:
@@ -74,26 +109,63 @@ class Rehearsal:
 
     def __init__(self, must_stay: Mapping[str, str]) -> None:
         self._out = os.memfd_create("swarm-rehearsal", os.MFD_CLOEXEC)
-        environment = {**os.environ, REHEARSAL: json.dumps(dict(must_stay))}
-        self.process: Process = spawn(command(), environment, self._out)
+        self._verdict = os.memfd_create("swarm-verdict", os.MFD_CLOEXEC)
+        # The service manager hears of us only, and the metrics' directory is the running swarm's.
+        environment = {name: value for name, value in _STARTED_WITH.items() if name not in VARIABLES}
+        environment[REHEARSAL] = json.dumps({"form": _form(), "must_stay": dict(must_stay)})
+        try:
+            with _where_we_started():
+                self.process: Process = spawn(command(), environment, self._out, self._verdict)
+        except OSError:
+            os.close(self._out)
+            os.close(self._verdict)
+            raise
 
-    def said(self) -> str:
-        """What it wrote, its last lines."""
+    def forget(self) -> None:
+        """Let what it prints not fill the memory. Once a pass."""
+        if os.fstat(self._out).st_blocks * 512 > _MOST_SAID:
+            os.ftruncate(self._out, 0)
+
+    def verdict(self) -> str:
+        """Why it does not load; where it could not say so itself, the end of what it printed."""
+        found = os.pread(self._verdict, _MOST_SAID, 0).decode("utf-8", "replace").strip()
+        if found:
+            return found
         size = os.fstat(self._out).st_size
-        return os.pread(self._out, _MOST, max(0, size - _MOST)).decode("utf-8", "replace").strip()
+        printed = os.pread(self._out, 4096, max(0, size - 4096)).decode("utf-8", "replace")
+        return "\n".join(printed.strip("\0\n ").splitlines()[-4:])
+
+    def end(self) -> None:
+        """Kill it, with all that it has started. Blocks until the kernel has ended it."""
+        end_group(self.process)
 
     def close(self) -> None:
         """After it was reaped."""
         self.process.close()
         os.close(self._out)
+        os.close(self._verdict)
 
 
-def rehearse(loaded: Loaded) -> int:
-    """In the rehearsal: raise SwarmError for what would not load, or not work as a reload; returns 0. Starts nothing."""
+def rehearse(load: Callable[[], Loaded]) -> int:
+    """In the rehearsal: find out what would not load, or not work as a reload; returns the exit code. Starts nothing."""
+    told = json.loads(os.environ.pop(REHEARSAL))
+    os.set_inheritable(_VERDICT, False)
+    try:
+        if told["form"] != _form():
+            raise SwarmError(
+                f"this release of kafka-swarm ({__version__}) cannot take over from the running one. Restart the daemon for it."
+            )
+        _rehearse(load(), told["must_stay"])
+    except SwarmError as error:
+        os.write(_VERDICT, str(error).encode())
+        return 1
+    return 0
+
+
+def _rehearse(loaded: Loaded, must_stay: Mapping[str, str]) -> None:
     from swarm.config import choose_run_dir
     from swarm.preflight import check
 
-    must_stay = json.loads(os.environ.pop(REHEARSAL))
     for name, value in fixed(loaded, choose_run_dir(loaded.settings)).items():
         if value != must_stay[name]:
             raise SwarmError(
@@ -102,7 +174,6 @@ def rehearse(loaded: Loaded) -> int:
     problems = check(loaded)
     if problems:
         raise SwarmError("\n".join(str(problem) for problem in problems))
-    return 0
 
 
 def is_rehearsal() -> bool:
@@ -110,25 +181,40 @@ def is_rehearsal() -> bool:
     return REHEARSAL in os.environ
 
 
-def succeed(heritage: Heritage, descriptors: list[int]) -> NoReturn:
-    """Become the successor. Raises OSError where the program cannot be executed, with everything as before."""
+def succeed(left: Heritage) -> NoReturn:
+    """Become the successor; signals are blocked. Raises OSError where the program cannot be executed, with everything as before."""
     memory = os.memfd_create("swarm-heritage", 0)
-    os.pwrite(memory, json.dumps(asdict(heritage)).encode(), 0)
-    environment = {**os.environ, **heritage.environment, HERITAGE: str(memory)}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-    signal.set_wakeup_fd(-1)
-    for fd in descriptors:
-        os.set_inheritable(fd, True)
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execve(sys.executable, command(), environment)  # noqa: S606  # ourselves
+        os.pwrite(memory, json.dumps(asdict(left)).encode(), 0)
+        for fd in left.descriptors:
+            os.set_inheritable(fd, True)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a full disk is no reason to stay
+                stream.flush()
+        with _where_we_started():
+            os.execve(sys.executable, command(), {**_STARTED_WITH, HERITAGE: str(memory)})  # noqa: S606  # ourselves
     finally:  # only where it failed
-        for fd in descriptors:
-            with contextlib.suppress(OSError):
-                os.set_inheritable(fd, False)
+        _keep_to_ourselves(left)
         os.close(memory)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _where_we_started() -> Iterator[None]:
+    """Relative paths of the command line are meant from there, wherever an app has gone since."""
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # it was removed since
+            os.chdir(_STARTED_IN)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _keep_to_ourselves(left: Heritage) -> None:
+    for fd in left.descriptors:
+        with contextlib.suppress(OSError):
+            os.set_inheritable(fd, False)
 
 
 def heritage() -> Heritage | None:
@@ -140,22 +226,37 @@ def heritage() -> Heritage | None:
     data = json.loads(os.pread(memory, os.fstat(memory).st_size, 0))
     os.close(memory)
     left = Heritage(**data)
-    for fd in (left.pid_file, left.control, *left.waiters):
-        os.set_inheritable(fd, False)
-    for worker in left.workers:
-        for name in ("board", "dump", "channel"):
-            if worker.get(name) is not None:
-                os.set_inheritable(worker[name], False)
+    _keep_to_ourselves(left)
     return left
 
 
-def load_as_before(left: Heritage, load: Callable[[], Loaded]) -> tuple[Loaded, str]:
-    """The new settings; or the old ones, and why."""
+def load_again(left: Heritage, load: Callable[[], Loaded]) -> tuple[Loaded, Heritage]:
+    """The new settings; or the old ones, with the reason in the heritage."""
     from swarm.config import Loaded, Settings
 
+    if not left.reload_error:
+        try:
+            return load(), left
+        except SwarmError as error:
+            left = replace(left, reload_error=str(error))
+    settings = Settings.model_validate(left.settings)
+    path = Path(left.path) if left.path is not None else None
+    return Loaded(settings, path, Path(left.base_dir), {}, []), left
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise SwarmError in what is inside where it takes longer: code that hangs although it did not in the rehearsal. For the successor,
+    whose signals are still blocked."""
+
+    def late(*_: object) -> None:
+        raise SwarmError(f"the new code did not load within {seconds:g} s, though it did in the rehearsal.")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and again, for code that takes it for an error of its own
     try:
-        return load(), ""
-    except SwarmError as error:
-        settings = Settings.model_validate(left.settings)
-        path = Path(left.path) if left.path is not None else None
-        return Loaded(settings, path, Path(left.base_dir), {}, []), str(error)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from swarm.suspicion import ALONE_AFTER
 
-MOST: Final = 1000
-"""Ranges that are kept at most; the oldest goes first."""
+MOST: Final = 300
+"""Ranges that are kept at most, so that they fit one message to a worker; the oldest goes first, a condemned one last."""
 
 
 class Job(NamedTuple):
@@ -51,20 +51,24 @@ class Suspects:
 
     def __init__(self, known: Iterable[dict[str, Any]] = ()) -> None:
         self._all = [Suspect(**each) for each in known]
+        self.version = 0
+        """Counts the changes."""
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def died(self, jobs: Iterable[Job]) -> list[Suspect]:
         """A process died by its own fault with these jobs in hand; returns those who are condemned by that, and the other suspects
-        of it, with their deaths counted."""
+        of it, with their deaths counted. Condemned is only who was alone in hand: else it may have been the other one."""
+        jobs = list(jobs)
+        alone = len(jobs) == 1
         touched = []
         for job in jobs:
             known = next((each for each in self._all if each.meets(job) and not each.condemned), None)
             if known is None:
                 known = Suspect(*job, deaths=0)
                 self._all.append(known)
-            elif known.deaths >= ALONE_AFTER and job.first == job.last and known.first != known.last:
+            elif alone and known.deaths >= ALONE_AFTER and job.first == job.last and known.first != known.last:
                 # It was run alone: this is the one. The others of its range go on being run alone, in case there are two.
                 known = Suspect(*job, deaths=known.deaths)
                 self._all.append(known)
@@ -72,9 +76,11 @@ class Suspects:
                 # The one that kills is in both.
                 known.first, known.last = max(known.first, job.first), min(known.last, job.last)
             known.deaths += 1
-            known.condemned = known.deaths > ALONE_AFTER and known.first == known.last
+            known.condemned = alone and known.deaths > ALONE_AFTER and known.first == known.last
             touched.append(known)
-        del self._all[:-MOST]
+        while len(self._all) > MOST:
+            self._all.remove(next((each for each in self._all if not each.condemned), self._all[0]))
+        self.version += 1
         return touched
 
     def passed(self, group: str, topic: str, partition: int, committed: int) -> bool:
@@ -85,8 +91,11 @@ class Suspects:
             for each in self._all
             if (each.group, each.topic, each.partition) != (group, topic, partition) or each.last >= committed
         ]
-        return len(self._all) != before
+        if len(self._all) == before:
+            return False
+        self.version += 1
+        return True
 
     def facts(self) -> list[dict[str, Any]]:
-        """For workers, and for a successor of the supervisor."""
+        """For workers, for a successor of the supervisor, and for `status`."""
         return [asdict(each) for each in self._all]

@@ -218,13 +218,16 @@ def start(
     from swarm.supervisor import succession
     from swarm.supervisor.main import run
 
+    def load() -> Loaded:
+        return _load(config, overrides, app=app, workers=workers, selection=selection)
+
     left = succession.heritage()
     if left is not None:
-        settings, error = succession.load_as_before(left, lambda: _load(config, overrides, app=app, workers=workers, selection=selection))
-        return run(settings, left=left, reload_error=error)
-    loaded = _load(config, overrides, app=app, workers=workers, selection=selection)
+        settings, left = succession.load_again(left, load)
+        return run(settings, left=left)
     if succession.is_rehearsal():
-        return succession.rehearse(loaded)
+        return succession.rehearse(load)
+    loaded = load()
     try:
         if not detach:
             return run(loaded)

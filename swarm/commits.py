@@ -289,6 +289,7 @@ class Commits:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.committed = lane.sent = offset
+                    lane.unsure = False
                     lane.metadata_committed = lane.metadata_sent = texts.get(lane.key)
         if self._bus.wants(events.OffsetsCommitted):
             self._bus.publish(events.OffsetsCommitted(self._group, tuple(offsets)))
@@ -306,7 +307,7 @@ class Commits:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
                     lane.sent = -1  # whatever the frontier is by then, it is sent again
-                    lane.committed = min(lane.committed, offset)  # one that went backwards may have arrived all the same
+                    lane.unsure |= offset < lane.committed
             if refused:
                 keys = {(topic, partition) for topic, partition, _ in offsets}
                 answered = [request for request in self._requests if request.lane.key in keys]

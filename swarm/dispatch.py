@@ -20,6 +20,10 @@ _LONGEST_WAIT: Final = 3600.0
 """Seconds; a pause may be for ever (an offset out of range), but a condition takes no infinite timeout."""
 
 
+_LOOK_AGAIN: Final = 0.1
+"""Seconds in which a lane that waits to be alone notices that it shall not run at all."""
+
+
 class Dispatcher:
     """The queue between pollers and processing threads of one worker."""
 
@@ -147,9 +151,12 @@ class Dispatcher:
                     elif self._serve(division.waiting[0].lane):
                         return self.next_slice(division)
                 passed: list[Lane] = []
-                while self._ready and not self._alone and not self._want_alone:
+                while self._ready:
                     lane = self._ready.popleft()
                     if lane.phase != "ready":
+                        continue
+                    if (self._alone or self._want_alone) and not (lane.closing and lane.hook_due):
+                        passed.append(lane)  # only who leaves goes on: a rebalance waits for it
                         continue
                     if not lane.hook_due and (self.quiet or self.stopping or lane.closing):
                         lane.phase = "idle"
@@ -165,20 +172,23 @@ class Dispatcher:
                 self._ready.extendleft(reversed(passed))
                 self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
 
-    def begin_alone(self, patience: float) -> bool:
-        """Wait until nothing else runs in this worker, and let nothing begin until `end_alone`. Blocks; the thread of a running lane.
+    def begin_alone(self, lane: Lane, patience: float) -> bool:
+        """Wait until nothing else runs in this worker, and let nothing begin until `end_alone`. Blocks; the thread of `lane`.
 
-        False: others did not end within `patience` seconds (long-running jobs); then nothing is held back.
+        False: others did not end within `patience` seconds (long-running jobs), or the lane shall not run at all any more, for it is
+        taken, or the worker is quiet or stopping; then nothing is held back.
         """
         deadline = self._clock() + patience
         with self.lock:
             self._want_alone += 1
             try:
-                while self._alone or self.running > self._want_alone:
+                while True:
                     left = deadline - self._clock()
-                    if left <= 0:
+                    if left <= 0 or lane.closing or self.quiet or self.stopping:
                         return False
-                    self.rested.wait(left)
+                    if not self._alone and self.running <= self._want_alone:
+                        break
+                    self.rested.wait(min(left, _LOOK_AGAIN))
                 self._alone = True
                 return True
             finally:

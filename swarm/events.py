@@ -508,7 +508,8 @@ class MessageCondemned(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageHeld(Event):
-    """A message that kills its process, and has no dead letter topic to go to: its partition waits for somebody. Said once a minute."""
+    """Said once a minute while a partition waits for somebody: its next message kills its process and has no dead letter topic to go to; or
+    may do so, and long-running jobs of the worker leave no moment to run it alone."""
 
     LEVEL = "error"
 

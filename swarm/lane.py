@@ -144,6 +144,8 @@ class Lane:
         self.committed = start
         self.sent = start
         """The next offset last sent for committing."""
+        self.unsure = False
+        """A commit of less than `committed` (after a seek backwards) has failed, and may have arrived all the same."""
         self.metadata: str | None = None
         """The text that goes along with the next commit; None: none was ever given."""
         self.metadata_sent: str | None = None
@@ -228,6 +230,8 @@ class Lane:
         self.attempt, self.failed, self.narrow = 1, 0, 0
         self.healthy_end, self.condemned = 0, None
         self.blamed.clear()
+        if self.plan.delivery != "at_most_once":
+            self.aside.clear()  # it is read again, or was to be skipped
 
     # -- the processing thread, under the lock -----------------------------------------------------------------------
 
@@ -287,6 +291,8 @@ class Lane:
         batch, self.batch = self.batch, []
         if self.suppress and self.plan.delivery != "at_most_once":  # whose messages never run again
             rest = [message for message in batch if message.offset() >= self.retry_from]
+            if not rest and not self.strict and batch and self.frontier > batch[-1].offset():
+                self.frontier = max(self.frontier, self.batch_end)  # and so are those that were skipped behind it
         else:
             rest = batch[done:]
             end = rest[0].offset() if rest else self.batch_end
@@ -492,7 +498,7 @@ class Lane:
 
     def is_committed(self, target: int) -> bool:
         """Whether the broker holds `target` or more, and nothing less is under way (after a seek backwards)."""
-        return self.committed >= target and (self.sent < 0 or self.sent >= target)
+        return self.committed >= target and (self.sent < 0 or self.sent >= target) and not self.unsure
 
     @property
     def withheld(self) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 DEAD_LETTER_RETRY: Final = 5.0
 """Seconds between attempts to reach a dead letter topic that does not answer."""
 ALONE_PATIENCE: Final = 60.0
-"""Seconds that a suspect waits for other jobs to end before it runs beside them all the same."""
+"""Seconds, at least, that a suspect waits for other jobs to end, while no other begins, before it lets them go on and tries again."""
 HELD_SAYING: Final = 60.0
 """Seconds between two times that a held message is spoken of."""
 TRANSACTION_RETRY: Final = 0.2
@@ -317,23 +317,35 @@ class Processor:
         if step == "condemned":
             self._condemned(lane, suspicion.deaths(*key, lane.batch[0].offset()))
             return True
-        alone = self._dispatcher.begin_alone(ALONE_PATIENCE)
+        if lane.plan.long_running:  # it would hold up all others for as long; who dies beside others is not condemned for it
+            return False
+        if not self._dispatcher.begin_alone(lane, max(ALONE_PATIENCE, self._runtime.job_limit(lane.plan))):
+            self._hold(lane, suspicion.deaths(*key, lane.batch[0].offset()))
+            return True
         try:
             self._run(lane)
         finally:
-            if alone:
-                self._dispatcher.end_alone()
+            self._dispatcher.end_alone()
         return True
 
     def _condemned(self, lane: Lane, deaths: int) -> None:
         message = lane.batch[0]
+        if lane.plan.dead_letter is None:
+            self._hold(lane, deaths)
+            return
         with self._dispatcher.lock:
             lane.put_back(lane.batch)
             lane.batch = []
-            if lane.closing:
-                return
-            if lane.plan.dead_letter is not None:
+            if not lane.closing:
                 lane.aside.append(Aside(message, f"it killed its process {deaths} times", deaths))
+
+    def _hold(self, lane: Lane, deaths: int) -> None:
+        """Let the lane's message wait, and say so."""
+        message = lane.batch[0]
+        with self._dispatcher.lock:
+            lane.put_back(lane.batch)
+            lane.batch = []
+            if lane.closing or self._dispatcher.quiet or self._dispatcher.stopping:
                 return
             self._dispatcher.delay(lane, self._clock() + HELD_SAYING)
         self._bus.publish(events.MessageHeld(lane.group.name, lane.topic, lane.partition, message.offset(), deaths))

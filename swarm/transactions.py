@@ -249,7 +249,8 @@ class Transaction:
             except BufferError:
                 if time.monotonic() > deadline:
                     raise
-                self._raw.poll(0.05)
+                with contextlib.suppress(KafkaException, SystemError):  # what is fatal, the next try is told
+                    self._raw.poll(0.05)
 
     def _both(self, on_delivery: Report) -> Report:
         def report(error: KafkaError | None, message: Any) -> None:
@@ -324,7 +325,7 @@ class Transaction:
         if self._produced:
             # While the broker still ends the transaction before, this one's first messages wait to become part of it; to end it then
             # is refused for good (INVALID_TXN_STATE, measured), and would cost the producer.
-            with contextlib.suppress(KafkaException):
+            with contextlib.suppress(KafkaException, SystemError):  # see `_told`
                 self._raw.flush(FLUSH_TIMEOUT)
         try:
             self._insist(lambda: self._raw.abort_transaction(CALL_TIMEOUT))
@@ -336,7 +337,7 @@ class Transaction:
         closing_since: float | None = None
         while True:
             try:
-                call()
+                _told(call)
                 return
             except KafkaException as error:
                 failure = error.args[0]
@@ -349,6 +350,17 @@ class Transaction:
                         raise
             with contextlib.suppress(Exception):
                 self._raw.poll(0.1)
+
+
+def _told(call: Callable[[], Any]) -> None:
+    """Call; a fatal error of the client's that meets a delivery report on its way is a SystemError, whose cause is meant (measured
+    with confluent-kafka 2.16.1)."""
+    try:
+        call()
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager

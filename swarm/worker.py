@@ -427,7 +427,7 @@ class _Main:
         """Commands of the supervisor; False when it has closed the channel."""
         while True:
             try:
-                data = self._birth.channel.recv(65536)
+                data = self._birth.channel.recv(1 << 20)  # more than the kernel lets through in one piece
             except BlockingIOError:
                 return True
             except OSError:

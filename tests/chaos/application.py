@@ -259,8 +259,8 @@ class Own(Consumer):
 
     def consume(self, messages: Messages) -> None:
         with run("own", messages, self):
-            for start in range(0, len(messages), 10):
-                part = messages[start : start + 10]
+            for start in range(0, len(messages), 20):
+                part = messages[start : start + 20]
                 with self.transaction() as transaction:
                     for message in part:
                         transaction.produce(OUTPUTS["own"], output_of(message), message.key)

@@ -45,6 +45,8 @@ _SETTLED = 5.0
 """Seconds for which a committed offset has to be too low to count. A coordinator that has just taken over answers from what its
 followers have confirmed to it, for a second or two less than its predecessor had (measured, Kafka 4.3); one that was frozen, from
 what it knew before."""
+_NO_CAUSE = {"partitions_revoked", "orphaned"}
+"""Said as well, but of what ends in good order."""
 _LATER = 45.0
 """Seconds after a repetition within which its cause may still be said: a worker that is stopped says nothing until it is
 continued or killed, and the others have its partitions by then."""
@@ -122,9 +124,8 @@ class Causes:
             return "crash"
         for said in self._said[pid]:
             if (
-                said.event != "partitions_revoked"
-                and (not only or said.event in only)
-                and (said.group == group or (not said.group and group in self._transactional))
+                (said.event in only if only else said.event not in _NO_CAUSE)
+                and (said.group == group or (not said.group and (said.event in only or group in self._transactional)))
                 and since - 1 <= said.at <= until + _LATER
                 and (not said.places or place in said.places)
             ):
@@ -282,6 +283,11 @@ class _Group:
             self._say(REPEATED, fact, offset, f"{before.how} before by {before.fact}, {before.ended}")
 
     def _cause(self, fact: Fact, offset: int, before: _Run) -> str | None:
+        orphaned = ("orphaned",)  # it had to go before its run was over, or was fenced by its successor
+        if before.how == "begin" and self._causes.of(
+            before.fact.pid, self._name, fact.place, before.fact.at, fact.at, orphaned
+        ):
+            return "crash"
         if before.how == "fail" or (before.fact.instance == fact.instance and fact.attempt > 1):
             return "retry"
         former = before.fact
@@ -347,10 +353,11 @@ class _Group:
                 self._findings.add(
                     NOT_COMMITTED, f"{self._name} {place}: {committed.get(place)} of {len(messages)} messages"
                 )
+            passed = min(committed.get(place, 0), len(messages))  # what nobody reads any more; the rest is only late
             if self._semantics.at_most_once:
-                self._check_skipped(place, len(messages))
+                self._check_skipped(place, passed)
             else:
-                self._check_lost(place, len(messages))
+                self._check_lost(place, passed)
         self._check_samples(samples)
 
     def _check_lost(self, place: Place, count: int) -> None:
@@ -464,9 +471,16 @@ class _Group:
 
 
 def judge_outputs(
-    name: str, produced: Mapping[Place, Sequence[Content]], outputs: Iterable[Content], findings: Findings
+    name: str,
+    produced: Mapping[Place, Sequence[Content]],
+    committed: Mapping[Place, int],
+    outputs: Iterable[Content],
+    findings: Findings,
 ) -> None:
-    """One output for each message, and a key's in its order. `outputs` as read under read_committed, by partition and offset."""
+    """One output for each message that was committed, and a key's in its order.
+
+    `outputs` as read under read_committed, by partition and offset.
+    """
     seen: Counter[tuple[Place, int]] = Counter()
     latest: dict[tuple[Place, bytes], int] = {}
     for output in outputs:
@@ -480,7 +494,7 @@ def judge_outputs(
         else:
             latest[(place, output.key)] = offset
     for place, messages in produced.items():
-        for message in messages:
+        for message in messages[: committed.get(place, 0)]:
             if not seen[(place, message.offset)]:
                 findings.add(OUTPUT_MISSING, f"{name}: of {place} {message.offset}")
 

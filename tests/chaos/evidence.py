@@ -93,6 +93,7 @@ _EXPLAINING = {
     "partitions_revoked",
     "commit_failed",
     "client_rebuilt",
+    "orphaned",
     "revocation_given_up",
     "transaction_aborted",
     "transactional_producer_replaced",

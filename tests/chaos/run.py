@@ -38,7 +38,7 @@ from tests.support.kafka_installation import ROOT
 TOPICS = {"orders": 8, "clicks": 4}
 OUTPUT_PARTITIONS = 6
 KEYS = 5  # in each partition
-RATE = 150  # messages/s, each for every group
+RATE = 100  # messages/s, each for every group
 CATCH_UP = 120.0  # s
 SAMPLE_EVERY = 0.5  # s
 
@@ -284,7 +284,7 @@ def _judge(
         )
         if semantics.output:
             outputs[group] = contents(cluster.read_all(semantics.output, read_committed=True))
-            balance.judge_outputs(group, produced, outputs[group], findings)
+            balance.judge_outputs(group, produced, committed, outputs[group], findings)
         if semantics.letters:
             balance.judge_letters(group, produced, contents(cluster.read_all(semantics.letters)), findings)
     for name, log in logs.items():

@@ -25,6 +25,8 @@ from tests.support.proxy import Proxy
 APPLICATION = Path(__file__).with_name("application.py")
 WORKERS = {"first": 3, "second": 2}
 
+_NOBODY_CAME = 25.0  # s after which a supervisor would have ended a worker that is stopped
+
 CLUSTER = {
     # The new group protocol: a killed member's seat is free after this, instead of the 45 s that are the least otherwise.
     "group.consumer.session.timeout.ms": "6000",
@@ -187,6 +189,7 @@ class World:
             self._hurt(worker.pid, "stopped for good")
             self._frozen.setdefault(worker.pid, os.pidfd_open(worker.pid))
             os.kill(worker.pid, signal.SIGSTOP)
+            self._after(_NOBODY_CAME, lambda pid=worker.pid: self._end_stopped(pid))  # type: ignore[misc]
 
     def _all_workers_of_a_daemon_killed(self, _: float, __: float) -> None:
         for worker in self.workers():
@@ -334,6 +337,12 @@ class World:
         self._frozen.setdefault(pid, os.pidfd_open(pid))
         os.kill(pid, signal.SIGSTOP)
         self._after(lasts, lambda: self._thaw(pid))
+
+    def _end_stopped(self, pid: int) -> None:
+        """Its supervisor may be gone; then whoever looks after the machine ends it."""
+        if _is_stopped(pid):
+            self._tell(f"kill -9: {pid}, which is still stopped")
+            self._kill(pid)
 
     def _thaw(self, pid: int) -> None:
         self._tell(f"SIGCONT: {pid}")

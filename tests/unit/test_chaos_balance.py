@@ -167,7 +167,7 @@ def test_outputs_are_there_once_and_in_order(invariant: str, offsets: list[int])
     findings = Findings()
     outputs = [Content(OTHER, number, b"k", f"orders:0:{offset}".encode()) for number, offset in enumerate(offsets)]
 
-    balance.judge_outputs("group", produced("plain", "plain", "plain"), outputs, findings)
+    balance.judge_outputs("group", produced("plain", "plain", "plain"), {PLACE: 3}, outputs, findings)
 
     assert dict(findings.counts) == ({invariant: 1} if invariant else {})
 

@@ -191,6 +191,27 @@ def test_a_fenced_commit_is_undecided_and_its_producer_replaced(stage: Stage) ->
     assert [raw.properties["transactional.id"] for raw in stage.made] == ["shop.host.0.0"] * 2
 
 
+@pytest.mark.parametrize("step", ["flush", "offsets", "commit", "abort"])
+def test_a_fatal_error_that_meets_a_delivery_report_is_still_that_error(stage: Stage, step: str) -> None:
+    """confluent-kafka makes a SystemError of the two: nothing of the runtime may end by it."""
+
+    def both() -> None:
+        raise SystemError("returned a result with an exception set") from KafkaException(
+            KafkaError(KafkaError._FENCED, "fenced", True)
+        )
+
+    stage.answers[step] = [both]
+    if step in ("flush", "abort"):
+        stage.answers["offsets"] = [refusal(KafkaError.ILLEGAL_GENERATION, abort=True)]
+    transaction = stage.begin()
+    transaction.produce("invoices", "x")
+
+    with pytest.raises((Aborted, Undecided)):
+        transaction.commit(7)
+
+    assert stage.lane.committed == 5
+
+
 def test_a_broker_that_is_away_is_asked_again_but_not_for_long_once_the_lane_closes(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +234,11 @@ def test_a_client_that_does_not_come_back_from_sending_offsets_is_left_behind(
     """Its transaction did not happen, for it is never committed; the run is repeated with another producer."""
     monkeypatch.setattr(transactions, "HANGS_AFTER", 0.05)
     gate = threading.Event()
-    stage.answers["offsets"] = [lambda: gate.wait(30) and None]
+
+    def hang() -> None:
+        gate.wait(30)
+
+    stage.answers["offsets"] = [hang]
     transaction = stage.begin()
 
     with pytest.raises(Aborted, match="did not come back"):

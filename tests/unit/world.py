@@ -168,7 +168,9 @@ class World:
         """What a run has returned from, or was done."""
         self.kept: set[tuple[int, Place]] = set()
         """By lane: what was marked, and is not to be seen again."""
-        self.dropped: Counter[Place] = Counter()
+        self.told: Counter[Place] = Counter()
+        """Said to be dropped."""
+        self.ever_raised: set[Place] = set()
         self.jumped: set[Place] = set()
         self.recalled: set[Place] = set()
         """Done once, and asked for again."""
@@ -187,6 +189,7 @@ class World:
         """The handler went elsewhere: with `seek`, or with a pause."""
         self.release: list[int] = []
         self.wrong: list[str] = []
+        self.lanes: list[Any] = []
         self.stage: Stage
 
     # -- what is drawn -----------------------------------------------------------------------------------------------
@@ -338,7 +341,7 @@ class World:
         place = (message.partition, message.offset)
         with self.inside([place], consumer):
             if not (self.of.virtual or self.exactly_once or self.undelivered or self.sought or self.undecided):
-                truth = self.raised[(id(consumer._lane), place)] + 1
+                truth = self.raised[(self.lane_of(consumer), place)] + 1
                 said = (message.attempt, consumer.attempt)
                 self.expect(said == (truth, truth), f"attempt {truth} of {place} is called {said}")
             self.meanwhile(consumer)
@@ -401,7 +404,7 @@ class World:
                 same = not self.of.virtual or self.keys[(partition, other)] == self.keys[place]
                 if same and (partition, other) not in settled and other not in offsets:
                     self.expect(False, f"{place} runs before {other}")
-        lane = id(consumer._lane)
+        lane = self.lane_of(consumer)
         if not (self.undelivered or self.own or self.exactly_once or self.sought or self.undecided or self.rewinds):
             repeated = [place for place in places if (lane, place) in self.kept]
             self.expect(not repeated, f"marked, and repeated in the same assignment: {repeated}")
@@ -424,8 +427,9 @@ class World:
             return False
         if kind == "flaky":
             self.left[place] -= 1
-        times = (id(consumer._lane), place)
+        times = (self.lane_of(consumer), place)
         self.raised[times] += 1
+        self.ever_raised.add(place)
         if self.attempts and self.of.letters != "decide" and not (self.undecided or self.undelivered or self.sought):
             most = self.attempts
             if not self.of.each:
@@ -454,7 +458,7 @@ class World:
         if not consumer.mark_as_consumed(message, text):
             return
         # The older of two marks rewinds the retry.
-        lane = id(consumer._lane)
+        lane = self.lane_of(consumer)
         self.kept = {(at, place) for at, place in self.kept if at != lane or place <= (partition, last)}
         if text is not None:
             self.last_text[partition] = text
@@ -469,7 +473,7 @@ class World:
     def _note_done(self, places: list[Place], consumer: Consumer) -> None:
         self.done.update(places)
         self.passed.update(places)
-        lane = id(consumer._lane)
+        lane = self.lane_of(consumer)
         self.kept.update((lane, place) for place in places)
         for place in places:
             self.raised[(lane, place)] = 0
@@ -480,7 +484,7 @@ class World:
         if marked:
             self.done.update(places)
         for place in places:
-            self.raised[(id(consumer._lane), place)] = 0
+            self.raised[(self.lane_of(consumer), place)] = 0
         if self.pauses and self.maybe(True, 0.1):
             if (
                 self.exactly_once
@@ -512,6 +516,13 @@ class World:
         self.sought = True
         self.wished.add((partition, target))
         self.jumped |= {(partition, other) for other in self.logs[partition] if other < target}
+
+    def lane_of(self, consumer: Consumer) -> int:
+        """A number for the assignment."""
+        lane = consumer._lane
+        if lane not in self.lanes:
+            self.lanes.append(lane)
+        return self.lanes.index(lane)
 
     def expect(self, holds: bool, otherwise: str) -> None:
         """An assertion inside a handler: to raise there would only be a failed attempt."""
@@ -574,13 +585,21 @@ class World:
     def delivered(self) -> Counter[Place]:
         return Counter(value for _, value in self.broker.outputs)
 
+    @property
+    def dropped(self) -> Counter[Place]:
+        """Said to be; exactly-once: or to be skipped, which is said once it is committed, and not where that was not heard."""
+        skipped = (
+            [p for p in self.ever_raised if self.kinds[p] == "skip" and p not in self.told] if self.exactly_once else []
+        )
+        return self.told + Counter(skipped)
+
     def _hear(self) -> None:
         """Take in what was said since the last time."""
         while self._heard < len(self.events):
             event = self.events[self._heard]
             self._heard += 1
             if isinstance(event, MessageDropped):
-                self.dropped.update(
+                self.told.update(
                     (event.partition, offset)
                     for offset in self.logs[event.partition]
                     if event.first_offset <= offset <= event.last_offset
@@ -603,8 +622,6 @@ class World:
                 break
             if place in settled or (self.exactly_once and delivered[place]):
                 continue
-            if self.kinds.get(place) == "skip" and any(there == place for _, there in self.raised):
-                continue  # it is said as soon as that is committed
             self.expect(place in self.done or self.own, f"commit {offset} passes {other}, which is not done")
             self.expect(not self.produces or delivered[place] > 0, f"commit {offset} passes the output of {other}")
 
@@ -690,6 +707,7 @@ class World:
 
     def rebalance(self, partition: int) -> None:
         self.stage.revoke(partition)
+        self._forget_wishes()
         if partition in self.release:
             self.release.remove(partition)
         self.stage.assign(partition)
@@ -730,7 +748,15 @@ class World:
         if self.exactly_once or self.own:
             self._judge_outputs()
         rough = self.of.virtual and self.rebalances and bool(self.kinds)  # what is done beyond the frontier is repeated
-        rough |= self.losses or self.crashes or self.pauses or self.seeks or self.undecided or self.undelivered
+        rough |= (
+            self.rewinds
+            or self.losses
+            or self.crashes
+            or self.pauses
+            or self.seeks
+            or self.undecided
+            or self.undelivered
+        )
         if not rough and self.stage.events is self.events:
             self._judge_graceful(log)
 

@@ -53,7 +53,7 @@ def test_a_zombie_cannot_commit_its_transaction_once_its_successor_has_begun(
     daemon.wait_for(lambda: broker.committed(daemon.group) == {(orders, 0): 20}, what="the successor's commit")
     (daemon.folder / "go on").touch()
     os.kill(zombie, signal.SIGCONT)
-    (replaced,) = daemon.wait_for_event("transactional_producer_replaced", pid=zombie)
+    replaced, *_ = daemon.wait_for_event("transactional_producer_replaced", pid=zombie)
     daemon.wait_for(lambda: not Path(f"/proc/{zombie}").exists(), what="the zombie's end")
     broker.produce(orders, [(None, "20")])
     daemon.wait_for(lambda: broker.committed(daemon.group) == {(orders, 0): 21}, what="the last commit")

@@ -23,6 +23,12 @@ APP = """
 """
 
 
+def produce(broker: Broker, topic: str, count: int) -> None:
+    """So many into each partition."""
+    for partition in range(4):
+        broker.produce(topic, [(None, str(number)) for number in range(count)], partition)
+
+
 def change(path: Path, old: str, new: str) -> None:
     """A deployment."""
     text = path.read_text()
@@ -39,8 +45,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     daemon = swarm_project(APP.format(orders=orders, version="first"), {"swarm": {"workers": 2}})
     daemon.expect_errors("reload_refused")
     recording = Recording(daemon.folder)
-    for partition in range(4):
-        broker.produce(orders, [(None, str(number)) for number in range(1500)], partition)
+    produce(broker, orders, 300)
     daemon.start().until_running()
     pid, before = daemon.pid, [worker["pid"] for worker in daemon.workers()]
     daemon.wait_for(lambda: recording.all("first"), what="messages by the first version")
@@ -48,6 +53,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     change(daemon.folder / "app.py", '"first"', '"second"')
     change(daemon.config, '"workers" = 2', '"workers" = 3')
     reloaded = daemon.run("reload")
+    produce(broker, orders, 100)
     after = [worker["pid"] for worker in daemon.workers()]
     daemon.wait_for(lambda: recording.all("second"), what="messages by the second version")
     seen_by_first = len(recording.all("first"))
@@ -63,7 +69,8 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     daemon.signal(signal.SIGHUP)
     daemon.wait_for_event("swarm_reloaded", count=2)
     last = daemon.workers()
-    daemon.wait_for(lambda: len(recording.seen(orders)) == 6000, what="the end", within=60)
+    produce(broker, orders, 100)
+    daemon.wait_for(lambda: len(recording.seen(orders)) == 2000, what="the end", within=60)
     assert daemon.stop() == 0
 
     assert (reloaded.returncode, reloaded.stderr) == (0, "")
@@ -80,6 +87,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     assert not {worker["pid"] for worker in last} & set(after)
     assert {line["reason"] for line in daemon.events("worker_exited")} == {"requested"}
     assert {p: sorted(seen) for p, seen in recording.offsets(orders).items()} == {
-        p: list(range(1500)) for p in range(4)
+        p: list(range(500)) for p in range(4)
     }
-    assert broker.committed(daemon.group) == {(orders, partition): 1500 for partition in range(4)}
+    assert broker.committed(daemon.group) == {(orders, partition): 500 for partition in range(4)}
+    assert recording.all("third")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -72,9 +73,9 @@ def test_async_handlers_run_side_by_side_within_bounds_and_any_end_is_a_failed_a
     assert 1 < max(at_once) <= 3, at_once
     for partition, offsets in recording.offsets(orders).items():
         assert offsets == list(range(20)), partition
-    written = [dict(letter.headers() or []) for letter in broker.read_all(letters)]
+    written: list[dict[str, Any]] = [dict(letter.headers() or []) for letter in broker.read_all(letters)]
     assert [letter["swarm.source.offset"] for letter in written] == [b"1", b"3", b"5", b"7"]
-    assert [(letter["swarm.error"] or b"").partition(b":")[0] for letter in written] == [
+    assert [letter["swarm.error"].partition(b":")[0] for letter in written] == [
         b"CancelledError",
         b"SystemExit",
         b"KeyboardInterrupt",

@@ -1,0 +1,321 @@
+"""The supervisor's re-execution: what may go wrong before it, during it and after it. No broker: it is no matter of Kafka's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import SWARMCTL, Daemon
+from tests.support.tether import tethered
+
+NO_BROKER = "127.0.0.1:1"
+
+# `loads` tells who imported it; what the files `in-the-supervisor` and `elsewhere` hold, is done in the one and in all others.
+APP = """
+    import os, threading, time
+    from pathlib import Path
+    from swarm import App
+
+    VERSION = "first"
+    HERE = Path(__file__).parent
+    RUN_DIR = Path("{run_dir}")
+    SUPERVISOR = (RUN_DIR / "swarm.pid").read_text().strip() == str(os.getpid())
+    app = App("shop")
+
+    with open(HERE / "loads", "a") as file:
+        file.write(f"{{'supervisor' if SUPERVISOR else 'other'}} {{VERSION}}\\n")
+    if SUPERVISOR and (HERE / "in-the-supervisor").exists():
+        exec((HERE / "in-the-supervisor").read_text())
+    if not SUPERVISOR and (HERE / "elsewhere").exists():
+        exec((HERE / "elsewhere").read_text())
+
+    @app.subscribe("orders")
+    def handle(messages):
+        pass
+
+    @app.after_fork
+    def note(worker):
+        with open(HERE / "forks", "a") as file:
+            file.write(f"{{worker}} {{VERSION}} {{os.environ.get('GREETING')}} {{os.getcwd()}}\\n")
+"""
+
+Swarm = Callable[..., Daemon]
+
+
+@pytest.fixture
+def shop(swarm_project: Callable[..., Daemon]) -> Swarm:
+    """`shop(settings)`: the application above."""
+
+    def make(settings: dict[str, dict[str, Any]] | None = None) -> Daemon:
+        daemon = swarm_project("", settings or {}, bootstrap=NO_BROKER)
+        text = textwrap.dedent(APP.format(run_dir=daemon.settings["swarm"]["run_dir"]))
+        (daemon.folder / "app.py").write_text(text)
+        return daemon
+
+    return make
+
+
+def lines(daemon: Daemon, name: str) -> list[str]:
+    path = daemon.folder / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def deploy(daemon: Daemon, version: str) -> None:
+    app = daemon.folder / "app.py"
+    text = app.read_text()
+    before = text.partition('VERSION = "')[2].partition('"')[0]
+    app.write_text(text.replace(f'"{before}"', f'"{version}"'))
+
+
+def set_up(daemon: Daemon) -> Daemon:
+    """Wait until its workers have reported."""
+    daemon.wait_for(lambda: all(w["report_age"] is not None for w in daemon.workers()), what="its workers")
+    return daemon
+
+
+def pids(daemon: Daemon) -> list[int]:
+    return [worker["pid"] for worker in daemon.workers()]
+
+
+def executed(daemon: Daemon, version: str) -> None:
+    """Wait until a worker runs this version."""
+    daemon.wait_for(
+        lambda: any(line.split()[1] == version for line in lines(daemon, "forks")), what=f"a worker of the {version}"
+    )
+
+
+def children(pid: int) -> dict[int, str]:
+    """Children of a process and their states."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid:
+            found[int(stat.parent.name)] = state
+    return found
+
+
+def test_a_worker_that_dies_and_a_stop_that_comes_while_it_executes_are_heard_by_the_successor(shop: Swarm) -> None:
+    """Nothing is reaped by nobody and no signal is lost: not even those that come while the new code is being loaded."""
+    daemon = set_up(shop().start())
+    first = pids(daemon)
+    deploy(daemon, "second")
+    (daemon.folder / "in-the-supervisor").write_text("while not (HERE / 'go').exists(): time.sleep(0.01)")
+
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(lambda: "supervisor second" in lines(daemon, "loads"), what="the successor")
+    os.kill(first[1], signal.SIGKILL)
+    daemon.wait_for(lambda: children(daemon.pid).get(first[1]) == "Z", what="its death")
+    (daemon.folder / "go").touch()
+    (died,) = daemon.wait_for_event("worker_exited", pid=first[1])
+    executed(daemon, "second")
+    daemon.wait_for(lambda: "Z" not in children(daemon.pid).values(), what="no zombie")
+
+    (daemon.folder / "go").unlink()
+    deploy(daemon, "third")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(lambda: "supervisor third" in lines(daemon, "loads"), what="the next successor")
+    daemon.signal(signal.SIGTERM)
+    (daemon.folder / "go").touch()
+    daemon.wait_for_event("swarm_stopped")
+
+    assert (died["reason"], died["signal"]) == ("killed", "SIGKILL")
+    assert daemon.stop() == 0 if daemon.exit_code is None else daemon.exit_code == 0
+
+
+def test_code_that_loads_only_in_the_rehearsal_leaves_the_old_workers_supervised_until_a_good_reload(
+    shop: Swarm,
+) -> None:
+    """Whatever it does to the supervisor's process, threads included: the old workers go on, status says why, and the way is open."""
+    daemon = set_up(shop().start())
+    daemon.expect_errors("reload_refused")
+    first = pids(daemon)
+    deploy(daemon, "second")
+    (daemon.folder / "in-the-supervisor").write_text(
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start(); raise RuntimeError('not here')"
+    )
+
+    refused = daemon.run("reload")
+    status = daemon.status()
+    threads = len(os.listdir(f"/proc/{daemon.pid}/task"))
+    os.kill(first[0], signal.SIGKILL)  # it is restarted all the same, and loads the app by itself
+    daemon.wait_for_event("worker_started", worker=0, count=2)
+    set_up(daemon)
+    (daemon.folder / "in-the-supervisor").unlink()
+    mended = daemon.run("reload", "--no-wait")
+    executed(daemon, "second")
+    after = daemon.wait_for(lambda: (s := daemon.status())["reload_error"] is None and s, what="no error")
+    assert daemon.stop() == 0
+
+    assert refused.returncode == 1
+    assert "RuntimeError: not here" in refused.stderr
+    assert "RuntimeError: not here" in status["reload_error"]
+    assert [worker["pid"] for worker in status["workers"]] == first
+    assert threads == 1
+    assert mended.returncode == 0
+    assert first[0] not in [worker["pid"] for worker in after["workers"]]
+
+
+def test_a_rehearsal_that_hangs_hinders_neither_status_nor_a_newer_reload_nor_a_stop(shop: Swarm) -> None:
+    """It is killed with all that it has started, however much it prints; the newer code is tried instead."""
+    daemon = set_up(shop().start())
+    first = pids(daemon)
+    (daemon.folder / "elsewhere").write_text(
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '600'])\n"
+        "while True:\n    print('x' * 100000, flush=True); time.sleep(0.01)\n"
+    )
+    waiting = subprocess.Popen(
+        tethered([str(SWARMCTL), "reload", "--config", str(daemon.config)], signal.SIGTERM),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    loads = len(lines(daemon, "loads"))
+    daemon.wait_for(lambda: len(lines(daemon, "loads")) > loads, what="the rehearsal")
+    meanwhile = daemon.status()
+    (daemon.folder / "elsewhere").write_text("raise RuntimeError('broken too')")
+    daemon.expect_errors("reload_refused")
+    daemon.signal(signal.SIGHUP)
+    _, said = waiting.communicate(timeout=60)
+
+    (daemon.folder / "elsewhere").write_text("while True: time.sleep(1)")
+    loads = len(lines(daemon, "loads"))
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(lambda: len(lines(daemon, "loads")) > loads, what="another rehearsal")
+    assert daemon.stop() == 0  # nothing is left of it: see Daemon.close
+
+    assert "new code" in meanwhile["under_way"]
+    assert [worker["pid"] for worker in meanwhile["workers"]] == first
+    assert waiting.returncode == 1
+    assert "broken too" in said
+    assert "xxx" not in said
+
+
+def test_what_a_reload_cannot_change_is_refused_and_changes_nothing(shop: Swarm, tmp_path: Path) -> None:
+    """Name, host and places: running workers and commands rely on them."""
+    daemon = set_up(shop({"swarm": {"host": "here"}}).start())
+    daemon.expect_errors("reload_refused")
+    first, text = pids(daemon), daemon.config.read_text()
+    changes = {
+        "swarm.name": ('"name" = "shop"', '"name" = "other"'),
+        "swarm.host": ('"here"', '"there"'),
+        "swarm.state_dir": (str(daemon.settings["swarm"]["state_dir"]), str(tmp_path / "elsewhere")),
+    }
+    answers = {}
+    for setting, change in changes.items():
+        assert change[0] in text
+        daemon.config.write_text(text.replace(*change))
+        with socket.socket(socket.AF_UNIX) as client:  # as the command would not find it under the other name
+            client.connect(str(Path(daemon.settings["swarm"]["run_dir"]) / "control.sock"))
+            client.sendall(b'{"command": "reload"}\n')
+            answers[setting] = client.makefile().readline()
+    daemon.config.write_text(text)
+    after = pids(daemon)
+    assert daemon.stop() == 0
+
+    for setting, answer in answers.items():
+        assert f"{setting} cannot change at a reload" in answer
+    assert after == first
+
+
+def test_ten_reloads_leave_no_descriptor_no_zombie_and_the_same_daemon(shop: Swarm) -> None:
+    """Same pid, the lock still held, one observer, and as many descriptors as after the first."""
+    daemon = set_up(shop().start())
+    pid, counts = daemon.pid, []
+
+    def reload(number: int) -> None:
+        deploy(daemon, f"version{number}")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for(lambda: f"supervisor version{number}" in lines(daemon, "loads"), what="the successor")
+        daemon.wait_for_event("observer_started", count=number + 2)
+        set_up(daemon)
+        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+
+    for number in range(10):
+        reload(number)
+    states = children(pid)
+    second = daemon.run("start")
+    stopped = daemon.run("stop")
+
+    assert daemon.pid == pid
+    assert counts[-1] <= counts[0], counts
+    assert sorted(states.values()) == ["S"] * 3, "two workers and the observer"
+    assert second.returncode == 1
+    assert f"already running: pid {pid}" in second.stderr
+    assert stopped.returncode == 0
+    assert daemon.exit_code == 0
+
+
+def test_the_service_manager_hears_of_a_reload_in_order_and_its_watchdog_goes_on(
+    shop: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RELOADING with the time, READY when the new program is in charge, READY too after a refusal; then signs of life as before."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = f"\0{tmp_path.name}-{os.getpid()}"
+        manager.bind(address)
+        manager.settimeout(60.0)
+        daemon = shop()
+        daemon.expect_errors("reload_refused")
+        usual = daemon._environment()
+        given = {"NOTIFY_SOCKET": f"@{address[1:]}", "WATCHDOG_USEC": "400000"}
+        monkeypatch.setattr(daemon, "_environment", lambda: usual | given)
+        heard: list[str] = []
+
+        def listen(until: str) -> list[str]:
+            """What came up to a line, without what comes all the time."""
+            while not any(line.startswith(until) for line in heard):
+                heard.extend(manager.recv(65536).decode().splitlines())
+            found = [line.partition("=")[0] if "MONO" in line else line for line in heard]
+            heard.clear()
+            return [line for line in found if not line.startswith(("STATUS=", "WATCHDOG=1"))]
+
+        daemon.start()
+        listen("READY=1")
+        daemon.signal(signal.SIGHUP)
+        reloaded = listen("READY=1")
+        signs = [listen("WATCHDOG=1") for _ in range(3)]
+        (daemon.folder / "elsewhere").write_text("raise RuntimeError('broken')")
+        daemon.signal(signal.SIGHUP)
+        refused = listen("READY=1")
+        assert daemon.stop() == 0
+        end = listen("STOPPING=1")
+
+    long, usual_again = "WATCHDOG_USEC=240000000", "WATCHDOG_USEC=400000"
+    assert reloaded == ["RELOADING=1", "MONOTONIC_USEC", long, usual_again, "READY=1"]
+    assert signs == [[]] * 3
+    assert refused == ["RELOADING=1", "MONOTONIC_USEC", "READY=1"]
+    assert end == ["STOPPING=1"]
+
+
+def test_a_daemon_in_the_background_is_executed_again_as_it_was_started(shop: Swarm) -> None:
+    """With the same environment and from the same directory, whatever the old code has made of them since."""
+    daemon = shop()
+    app = daemon.folder / "app.py"
+    app.write_text(app.read_text() + "\nos.environ['GREETING'] += ', changed'\nos.chdir('/')\n")
+    environment = daemon._environment() | {"GREETING": "hello"}
+    command = [str(SWARMCTL), "start", "--detach", "--config", "swarm.toml"]
+    started = subprocess.run(
+        command, cwd=daemon.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert started.returncode == 0, started.stderr
+    set_up(daemon)
+    deploy(daemon, "second")
+
+    asked = daemon.run("reload", "--no-wait")
+    executed(daemon, "second")
+    stopped = daemon.run("stop")
+
+    assert asked.returncode == 0
+    assert {line.split(maxsplit=2)[2] for line in lines(daemon, "forks")} == {"hello, changed /"}
+    assert stopped.returncode == 0
+    assert "not running" in daemon.run("status").stderr
