@@ -324,7 +324,8 @@ class Group:
     def report_handled(self, lane: Lane) -> None:
         """Add what a lane handled since the last time to the scoreboard. Under the lock."""
         fresh = lane.handled - lane.reported
-        if fresh > 0 and not lane.withheld:  # it falls where outputs of a run were not delivered: what is repeated is not counted again
+        # It falls where outputs of a run were not delivered: what is repeated is not counted again.
+        if fresh > 0 and not lane.withheld:
             lane.reported += fresh
             self.runtime.count_messages(fresh)
 

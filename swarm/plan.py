@@ -111,7 +111,9 @@ class RateLimit:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        numbers = all(isinstance(value, (int, float)) and math.isfinite(value) for value in (self.messages, self.seconds))
+        numbers = all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in (self.messages, self.seconds)
+        )
         if not numbers or not self.messages >= 1 or not self.seconds > 0:
             raise ConfigurationError(f"{self}: expected 1 message or more, in more than 0 seconds.")
 

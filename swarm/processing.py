@@ -214,9 +214,7 @@ class Processor:
             parts = virtual.ranges(batch)
             gaps = tuple((a[-1].offset() + 1, b[0].offset() - 1) for a, b in pairwise(parts))
             self._bus.publish(
-                events.BatchStarted(
-                    lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt, gaps
-                )
+                events.BatchStarted(lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt, gaps)
             )
         failure: BaseException | None = None
         undelivered = False
@@ -317,7 +315,9 @@ class Processor:
         if step == "condemned":
             self._condemned(lane, suspicion.deaths(*key, lane.batch[0].offset()))
             return True
-        if lane.plan.long_running:  # it would hold up all others for as long; who dies beside others is not condemned for it
+        if (
+            lane.plan.long_running
+        ):  # it would hold up all others for as long; who dies beside others is not condemned for it
             return False
         if not self._dispatcher.begin_alone(lane, max(ALONE_PATIENCE, self._runtime.job_limit(lane.plan))):
             self._hold(lane, suspicion.deaths(*key, lane.batch[0].offset()))
@@ -594,10 +594,13 @@ class Processor:
     def _aborted(self, lane: Lane, error: BaseException) -> None:
         """A transaction did not happen, for no fault of the handler's: what it belonged to runs again and counts as the same attempt."""
         batch = lane.batch
+        done = [message for message in batch if message.offset() < lane.retry_from]  # by transactions before it
+        self._say_consumed(lane, done, lane.attempt, 0.0)
         self._board.add(ABORTED)
+        first = batch[min(len(done), len(batch) - 1)].offset()
         self._bus.publish(
             events.TransactionAborted(
-                lane.group.name, lane.topic, lane.partition, batch[0].offset(), batch[-1].offset(), describe(error)
+                lane.group.name, lane.topic, lane.partition, first, batch[-1].offset(), describe(error)
             )
         )
         with self._dispatcher.lock:

@@ -327,7 +327,7 @@ def test_a_partition_taken_while_a_failing_message_is_searched_for_loses_nothing
         runner = lane.runner
         assert runner is not None
 
-        def taken_meanwhile(lane: Lane, raws: list[Any], attempt: int) -> int:
+        def taken_meanwhile(lane: Any, raws: list[Any], attempt: int) -> int:
             stage.group._begin_release([(TOPIC, 0)], "revoked")
             return runner(lane, raws, attempt)
 

@@ -338,7 +338,7 @@ class World:
                 consumer.commit()
 
     def one(self, message: Message, consumer: Consumer) -> None:
-        place = (message.partition, message.offset)
+        place: Any = (message.partition, message.offset)
         with self.inside([place], consumer):
             if not (self.of.virtual or self.exactly_once or self.undelivered or self.sought or self.undecided):
                 truth = self.raised[(self.lane_of(consumer), place)] + 1
@@ -347,7 +347,7 @@ class World:
             self.meanwhile(consumer)
             if self.own:
                 with consumer.transaction() as transaction:
-                    transaction.produce("out", place)
+                    transaction.produce("out", value=place)
                     if self.fails(message, consumer):
                         raise Failure(self.kinds[place])
                     self.meanwhile(consumer)
@@ -356,7 +356,7 @@ class World:
                 self.finish([place], consumer, marked=True)
                 return
             if self.produces:
-                consumer.producer.produce("out", place)
+                consumer.producer.produce("out", value=place)
             if self.fails(message, consumer):
                 raise Failure(self.kinds[place])
             if self.manual and (self.whole or self.calm or self.random.random() < 0.5):
@@ -847,7 +847,7 @@ class World:
             self._judge_outputs()
 
 
-def refusal(combination: Combination, app_problems: Callable[[Any], list[Any]]) -> str:
+def refusal(combination: Combination, app_problems: Callable[..., list[Any]]) -> str:
     """What is said to a combination before anything runs; empty: nothing."""
     from swarm import App
 
