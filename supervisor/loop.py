@@ -169,6 +169,7 @@ class Supervisor:
         self._posted = ""
         self._title = ""
         self._finish: Finish | None = None
+        self._scaling = False
         self._wanted = sum(1 for worker in self.workers if not worker.retired)
         # New code may bear what killed the old.
         self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
@@ -244,6 +245,8 @@ class Supervisor:
         if self._reloading_since and self._replaced(self._before_reload) and self._settled():
             self.bus.publish(events.SwarmReloaded(now - self._reloading_since))
             self._reloading_since = 0.0
+        if self._scaling and self._settled():
+            self._scaling = False
         self._waiting.answer(now, lambda: under_way(self.workers))
 
     def _view(self, now: float) -> SwarmView:
@@ -310,6 +313,7 @@ class Supervisor:
         limit, kill = memory_budget(self.loaded.settings, workers=count)
         self.limits = replace(self.limits, memory_limit=limit, memory_kill=kill)
         if count != before:
+            self._scaling = True
             self.bus.publish(events.SwarmScaled(before, count))
 
     def _forget_retired(self) -> None:
@@ -366,7 +370,7 @@ class Supervisor:
         """What a restart, a reload or a change of scale waits for; empty where there is none."""
         if self._rehearsal is not None:
             return "a reload: new code and settings are tried"
-        changing = self._reloading_since or len(self.workers) != self._wanted
+        changing = self._reloading_since or self._scaling
         if not self.stopping and (changing or any(worker.restart_due or worker.settling for worker in self.workers)):
             return under_way(self.workers)
         return ""

@@ -636,7 +636,9 @@ class Group:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
             lane = self.lanes.get((topic or "", -1 if partition is None else partition))
-            if lane is not None and lane not in self._born and offset is not None:  # else perhaps of the assignment before
+            if (
+                lane is not None and lane not in self._born and offset is not None
+            ):  # else perhaps of the assignment before
                 with self._dispatcher.lock:
                     lane.log_end = (lane.fetch_next, offset)
                     lane.pass_over_end()

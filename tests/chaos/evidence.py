@@ -133,7 +133,8 @@ def read_log(file: Path, wall_to_monotonic: float) -> Log:
                 log.other.append(line.rstrip()[:500])
                 continue
             log.counts[event] = log.counts.get(event, 0) + 1
-            if event in _EXPLAINING or (event == "client_error" and entry["fatal"]):
+            fatal = event == "client_error" and (entry["fatal"] or entry["code"] == "_FATAL")
+            if event in _EXPLAINING or fatal:
                 at = datetime.datetime.fromisoformat(entry["timestamp"]).timestamp() + wall_to_monotonic
                 log.said.append(
                     Said(event, at, int(entry.get("pid") or 0), str(entry.get("group", "")), _places(entry), entry)

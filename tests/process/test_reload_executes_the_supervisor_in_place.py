@@ -154,7 +154,8 @@ def test_code_that_loads_only_in_the_rehearsal_leaves_the_old_workers_supervised
     (daemon.folder / "in-the-supervisor").unlink()
     mended = daemon.run("reload", "--no-wait")
     executed(daemon, "second")
-    after = daemon.wait_for(lambda: (s := daemon.status())["reload_error"] is None and s, what="no error")
+    daemon.wait_for(lambda: daemon.status()["reload_error"] is None, what="no error")
+    after = daemon.status()
     assert daemon.stop() == 0
 
     assert refused.returncode == 1
@@ -216,6 +217,7 @@ def test_what_a_reload_cannot_change_is_refused_and_changes_nothing(shop: Swarm,
         assert change[0] in text
         daemon.config.write_text(text.replace(*change))
         with socket.socket(socket.AF_UNIX) as client:  # as the command would not find it under the other name
+            client.settimeout(30.0)
             client.connect(str(Path(daemon.settings["swarm"]["run_dir"]) / "control.sock"))
             client.sendall(b'{"command": "reload"}\n')
             answers[setting] = client.makefile().readline()

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm import Backoff, Consumer, DeadLetter, Message, Messages, events
-from swarm.lane import Lane
 from swarm.plan import Plan, make_plan
 from swarm.scoreboard import ERRORS, RETRIES
 from tests.unit.stage import TOPIC, Stage, on_stage, record

@@ -86,8 +86,6 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     assert len(last) == 2
     assert not {worker["pid"] for worker in last} & set(after)
     assert {line["reason"] for line in daemon.events("worker_exited")} == {"requested"}
-    assert {p: sorted(seen) for p, seen in recording.offsets(orders).items()} == {
-        p: list(range(500)) for p in range(4)
-    }
+    assert {p: sorted(seen) for p, seen in recording.offsets(orders).items()} == {p: list(range(500)) for p in range(4)}
     assert broker.committed(daemon.group) == {(orders, partition): 500 for partition in range(4)}
     assert recording.all("third")
