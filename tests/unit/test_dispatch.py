@@ -267,9 +267,10 @@ class LiveClient(FakeClient):
     def fetch(self, most: int, timeout: float) -> list[Any]:
         time.sleep(min(timeout, 0.001))
         while self.taken_away:
-            partition = self.taken_away.pop()
+            partition = self.taken_away[-1]
             self.callbacks.on_revoked([(TOPIC, partition)])
             self.position.pop((TOPIC, partition), None)
+            self.taken_away.pop()  # last: it says that the revocation is over
         return super().fetch(most, timeout)
 
 
