@@ -287,9 +287,10 @@ class Crew:
         self.group._client = self.client  # type: ignore[assignment]
         self.group.on_assigned(list(self.broker.logs))
         self.died: list[BaseException] = []
-        self.threads = [threading.Thread(target=self.contain(self.group.run))]
+        # Daemons: a test that fails leaves them behind, and must not hang at the end for it.
+        self.threads = [threading.Thread(target=self.contain(self.group.run), daemon=True)]
         for slot in range(threads):
-            self.threads.append(threading.Thread(target=self.contain(Processor(self.runtime, slot).run)))
+            self.threads.append(threading.Thread(target=self.contain(Processor(self.runtime, slot).run), daemon=True))
 
     def contain(self, work: Any) -> Any:
         def run() -> None:
