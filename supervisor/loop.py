@@ -713,13 +713,10 @@ class Supervisor:
             return True
         if worker.reason is not None:
             return False
-        # An exit out of user code, also with code 0: whoever goes in good order has no job in hand.
-        return exit_.signal in exits.OWN_FAULTS or exit_.code not in (
-            None,
-            exits.ORPHANED,
-            exits.BOOT_ERROR,
-            exits.THREAD_DIED,
-        )
+        if exit_.code is None:
+            return exit_.signal in exits.OWN_FAULTS
+        # An exit out of user code, with whatever code: whoever goes in good order has no job in hand, and the runtime says why it gives up.
+        return not (exit_.code in (exits.BOOT_ERROR, exits.THREAD_DIED) and worker.board.error)
 
     def _suspect(self, worker: Worker) -> None:
         jobs = [Job(j.group, j.topic, j.partition, j.first_offset, j.last_offset) for j in worker.board.jobs()]
@@ -755,8 +752,13 @@ class Supervisor:
                 return "finished", "exited with code 0 in the middle of its work: os._exit in the application?"
             case exits.SMOOTH:
                 return "finished", words
-            case exits.ORPHANED:
+            case exits.ORPHANED if worker.board.state == "stopped":
                 return "orphaned", words
+            case exits.ORPHANED:
+                return (
+                    "crashed",
+                    f"exited with code {exit_.code} in the middle of its work: os._exit in the application?",
+                )
             case exits.BOOT_ERROR if error:
                 return "boot_error", error.splitlines()[0]
             case exits.THREAD_DIED if error:
@@ -776,7 +778,7 @@ class Supervisor:
             worker.backtrace = text
             worker.dump = "done"
             self.bus.publish(events.BacktraceDumped(worker.index, pid, text))
-            if not self.stopping and worker.reason is not None:
+            if worker.reason is not None and not worker.terminated_at:  # else it is about to be killed
                 self._write_incident(worker, pid, worker.reason, "being replaced")
 
         self._backtraces.ask(worker.process, worker.dump_fd, worker.board.threads, done)

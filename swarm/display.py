@@ -223,6 +223,16 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
             at = worker["last_exit"].get("at")
             when = f" {duration(max(0.0, now - at))} ago" if at is not None else ""
             texts.append(f"worker {index}, last exit{when}: {exit_in_words(worker['last_exit'])}.")
+    if status.get("under_way"):
+        texts.append(f"under way: {status['under_way']}.")
+    if status.get("reload_error"):
+        texts.append(f"the newest code or settings are not in use: {status['reload_error']}")
+    for each in status.get("suspects", []):
+        if each["condemned"]:
+            where = f"{each['topic']}/{each['partition']} (group {each['group']})"
+            texts.append(
+                f"message {each['first_offset']} of {where} killed its process {each['deaths']} times: it never runs again."
+            )
     return texts
 
 

@@ -148,13 +148,14 @@ def run(seconds: float, seed: int, groups: Sequence[str], tracks: Sequence[str],
                 figures = _go(world, cluster, plan, seconds, seed, groups, findings)
             except BaseException:
                 world.end()
-                _keep(world, seed)
+                _keep(world, seed, data=False)
                 raise
         text = _report(seed, seconds, figures, findings)
         (folder / "balance").write_text(text)
         print(text, flush=True)
         if findings.counts or keep:
-            print(f"kept in {_keep(world, seed).relative_to(ROOT)}")
+            where = _keep(world, seed, data=bool(findings.counts[balance.LATE]))
+            print(f"kept in {where.relative_to(ROOT)}")
     return 1 if findings.counts else 0
 
 
@@ -346,10 +347,10 @@ def _report(seed: int, seconds: float, figures: Mapping[str, Any], findings: Fin
     return "\n".join(lines)
 
 
-def _keep(world: World, seed: int) -> Path:
+def _keep(world: World, seed: int, *, data: bool) -> Path:
     """All evidence of a run, the large parts of it compressed."""
     where = _KEPT / f"seed-{seed}-{time.strftime('%m%d-%H%M%S')}"
-    world.keep(where)
+    world.keep(where, data=data)
     for file in _large(where):
         with file.open("rb") as plain, gzip.open(f"{file}.gz", "wb", 1) as packed:
             shutil.copyfileobj(plain, packed)

@@ -449,11 +449,14 @@ class World:
                 problems.append(str(problem))
         return problems
 
-    def keep(self, where: Path) -> None:
-        """Copies all that a failed run's reader may want."""
+    def keep(self, where: Path, *, data: bool) -> None:
+        """Copies all that a failed run's reader may want; `data`: also what Kafka holds (for `kafka.tools.DumpLogSegments`)."""
         shutil.copytree(self.folder, where, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run", "*.sock"))
         for broker in self.cluster.brokers:
             (where / f"broker-{broker.port}.log").write_text(broker.log)
+            if data:
+                unread = shutil.ignore_patterns("*index", "*.snapshot")
+                shutil.copytree(broker.data, where / f"broker-{broker.port}", ignore=unread)
 
 
 def _children(parent: int) -> Iterator[tuple[int, str]]:

@@ -23,6 +23,7 @@ APP = """
     import os, threading, time
     from pathlib import Path
     from swarm import App
+    from swarm.events import WorkerExited
 
     VERSION = "first"
     HERE = Path(__file__).parent
@@ -40,6 +41,10 @@ APP = """
     @app.subscribe("orders")
     def handle(messages):
         pass
+
+    @app.on(WorkerExited)
+    def hear(event):
+        (HERE / "heard").touch()
 
     @app.after_fork
     def note(worker):
@@ -251,7 +256,7 @@ def test_ten_reloads_leave_no_descriptor_no_zombie_and_the_same_daemon(shop: Swa
 
     assert daemon.pid == pid
     assert counts[-1] <= counts[0], counts
-    assert sorted(states.values()) == ["S"] * 3, "two workers and the observer"
+    assert sorted(states.values()) == ["S"] * 4, "two workers, the observer and the listeners"
     assert second.returncode == 1
     assert f"already running: pid {pid}" in second.stderr
     assert stopped.returncode == 0
@@ -299,12 +304,13 @@ def test_the_service_manager_hears_of_a_reload_in_order_and_its_watchdog_goes_on
     assert end == ["STOPPING=1"]
 
 
-def test_a_daemon_in_the_background_is_executed_again_as_it_was_started(shop: Swarm) -> None:
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_daemon_in_the_background_is_executed_again_as_it_was_started(shop: Swarm, preload: str) -> None:
     """With the same environment and from the same directory, whatever the old code has made of them since."""
     daemon = shop()
     app = daemon.folder / "app.py"
     app.write_text(app.read_text() + "\nos.environ['GREETING'] += ', changed'\nos.chdir('/')\n")
-    environment = daemon._environment() | {"GREETING": "hello"}
+    environment = daemon._environment() | {"GREETING": "hello", "SWARM_PRELOAD": preload}
     command = [str(SWARMCTL), "start", "--detach", "--config", "swarm.toml"]
     started = subprocess.run(
         command, cwd=daemon.folder, env=environment, capture_output=True, text=True, check=False, timeout=60

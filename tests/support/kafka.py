@@ -318,6 +318,12 @@ class Broker(Kafka):
         """What it has logged, restarts included."""
         return (self._home / "log").read_text(errors="replace") if self._home else ""
 
+    @property
+    def data(self) -> Path:
+        """Where its logs are, once it was begun."""
+        assert self._home is not None, "the broker was never started"
+        return self._home / "data"
+
     def start(self) -> None:
         """Returns once every partition answers. Raises `InstallationError` where Kafka cannot be had."""
         self.begin()

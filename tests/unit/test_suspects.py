@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.supervisor.suspects import Job, Suspects
+from swarm.supervisor.suspects import MOST, Job, Suspects
 from swarm.suspicion import Suspicion
 from tests.unit.stage import record
 
@@ -42,6 +42,29 @@ def test_the_message_alone_in_hand_at_the_third_death_is_condemned_and_the_other
     assert suspicion.first_step(*KEY, [record(8), record(9), record(10)]) == ("run", 2)
     assert suspicion.first_step(*KEY, [record(20), record(21)]) == ("run", 2)
     assert suspicion.deaths(*KEY, 14) == 3
+
+
+def test_nobody_is_condemned_for_a_death_beside_others() -> None:
+    """A long-running job went on beside it: which of the two it was, nobody knows, however often."""
+    suspects = Suspects()
+    for _ in range(5):
+        suspects.died([Job(*KEY, 14, 14), Job("shop", "orders", 1, 7, 7)])
+
+    assert [each["condemned"] for each in suspects.facts()] == [False, False]
+    assert [each.condemned for each in suspects.died([Job("shop", "orders", 1, 7, 7)])] == [True]
+
+
+def test_of_too_many_the_oldest_is_forgotten_but_no_condemned_one() -> None:
+    """A condemned message that is held would kill again."""
+    suspects = Suspects()
+    for _ in range(3):
+        suspects.died([Job(*KEY, 14, 14)])
+    suspects.died([Job("shop", "orders", 1, offset, offset) for offset in range(MOST + 5)])
+    first, second, *_ = suspects.facts()
+
+    assert len(suspects.facts()) == MOST
+    assert (first["first"], first["condemned"]) == (14, True)
+    assert second["first"] == 6
 
 
 def test_what_was_committed_is_nobodys_worry_any_more() -> None:
