@@ -44,6 +44,15 @@ def test_the_message_alone_in_hand_at_the_third_death_is_condemned_and_the_other
     assert suspicion.deaths(*KEY, 14) == 3
 
 
+def test_the_slices_of_a_batch_die_one_death_together() -> None:
+    """They lie between each other: no message is in all of them, and the one that kills may be in the last."""
+    suspects = Suspects()
+    for _ in range(2):
+        suspects.died([Job(*KEY, first, 16 + first) for first in range(4)])
+
+    assert [(each["first"], each["last"], each["deaths"]) for each in suspects.facts()] == [(0, 19, 2)]
+
+
 def test_nobody_is_condemned_for_a_death_beside_others() -> None:
     """A long-running job went on beside it: which of the two it was, nobody knows, however often."""
     suspects = Suspects()

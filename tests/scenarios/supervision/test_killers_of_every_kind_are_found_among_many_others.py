@@ -60,9 +60,15 @@ KILLERS = {"virtual": {5: "segv", 41: "exit"}, "long": {30: "segv"}, "slow": {12
 
 @pytest.mark.limit(120)
 def test_killers_of_every_kind_are_dead_lettered_and_nothing_else_is(
-    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    broker: Broker,
+    topic: Callable[..., str],
+    swarm_project: Callable[..., Daemon],
+    expect_violation: Callable[[str, str], None],
 ) -> None:
     """Slices, long-running jobs, async ones, transactions, several groups and threads: each killer is found, and everything else is done."""
+    unheard = "slices that were done, and committed, before a death say nothing: whether all messages were seen is asked below"
+    expect_violation("lost", unheard)
+    expect_violation("commit_past_work", unheard)
     topics = {kind: topic(partitions=2) for kind in KILLERS}
     dead = topic()
     daemon = swarm_project(
