@@ -46,6 +46,15 @@ class Suspect:
         return same and self.first <= job.last and job.first <= self.last
 
 
+def _by_partition(jobs: Iterable[Job]) -> list[Job]:
+    """The slices of a batch (virtual partitions) lie between each other: what was in hand is the whole of them, once."""
+    found: dict[tuple[str, str, int], Job] = {}
+    for job in jobs:
+        other = found.get(job[:3], job)
+        found[job[:3]] = Job(*job[:3], min(job.first, other.first), max(job.last, other.last))
+    return list(found.values())
+
+
 class Suspects:
     """All of one swarm."""
 
@@ -60,7 +69,7 @@ class Suspects:
     def died(self, jobs: Iterable[Job]) -> list[Suspect]:
         """A process died by its own fault with these jobs in hand; returns those who are condemned by that, and the other suspects
         of it, with their deaths counted. Condemned is only who was alone in hand: else it may have been the other one."""
-        jobs = list(jobs)
+        jobs = _by_partition(jobs)
         alone = len(jobs) == 1
         touched = []
         for job in jobs:
