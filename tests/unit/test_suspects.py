@@ -68,12 +68,12 @@ def test_of_too_many_the_oldest_is_forgotten_but_no_condemned_one() -> None:
     suspects = Suspects()
     for _ in range(3):
         suspects.died([Job(*KEY, 14, 14)])
-    suspects.died([Job("shop", "orders", 1, offset, offset) for offset in range(MOST + 5)])
+    suspects.died([Job("shop", "orders", partition, 7, 7) for partition in range(1, MOST + 5)])
     first, second, *_ = suspects.facts()
 
     assert len(suspects.facts()) == MOST
     assert (first["first"], first["condemned"]) == (14, True)
-    assert second["first"] == 6
+    assert second["partition"] == 6
 
 
 def test_what_was_committed_is_nobodys_worry_any_more() -> None:
