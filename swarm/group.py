@@ -562,8 +562,6 @@ class Group:
         with self._dispatcher.lock:
             lanes = [self.lanes[key] for key in partitions if key in self.lanes]
             for lane in lanes:
-                if lane.seek_to is not None and why != "lost":  # else whoever gets it next would not know of the seek
-                    lane.frontier = min(lane.frontier, lane.seek_to)
                 lane.closing = why  # type: ignore[assignment]
                 lane.halt = True
                 lane.forget_buffer()
