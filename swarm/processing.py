@@ -561,11 +561,17 @@ class Processor:
             if lane.uncommitted and not lane.group.commit_now(lane):
                 # It must not arrive after what the transaction commits.
                 raise Aborted("what was skipped, or where the group begins, is not committed yet")
-            lane.transaction = Transaction(self._seat, lane)
+            transaction = Transaction(self._seat, lane)
         except (KafkaException, Aborted) as error:
             self._aborted(lane, error)
             return False
-        return True
+        with self._dispatcher.lock:
+            if not lane.closing:
+                lane.transaction = transaction
+                return True
+            self._not_now(lane, 0.0)  # the partition went while the broker was waited for
+        transaction.abort()
+        return False
 
     def _close_transaction(
         self, lane: Lane, done: int, failure: BaseException | None, before: Standing

@@ -72,6 +72,10 @@ OF_THE_MESSAGE: Final = frozenset(
 """Why a message was not delivered, where it would not be the next time either: a failure of the handler that produced it."""
 _ENDED: Final = frozenset({KafkaError._STATE, KafkaError._FATAL, KafkaError._FENCED, KafkaError._PURGE_QUEUE})
 """What `produce` raises once something else has gone wrong with the transaction."""
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+"""A successor is registered, which has ended what this producer had left open."""
+_LONGEST_PAUSE: Final = 10.0
+"""Seconds at most between two tries to end what a replaced producer has left open."""
 
 
 class Aborted(Exception):
@@ -94,8 +98,9 @@ def transactional_properties(user: Mapping[str, Any], producer: Mapping[str, Any
 
 
 class Seat:
-    """One processing thread's transactional producer, made when it is first needed. Only its thread uses it; another one may end
-    what a predecessor left open."""
+    """One processing thread's transactional producer, made when it is first needed. Only its thread uses it; others may end what a
+    predecessor left open, be that an earlier process's or a producer of this one that was replaced: until somebody registers
+    under its id, its transaction hides what stands behind it from all readers, up to `transaction.timeout.ms`."""
 
     def __init__(
         self,
@@ -112,6 +117,8 @@ class Seat:
         self._ready = False
         self._not_before = 0.0
         self._entry = threading.Lock()
+        self._ending: threading.Thread | None = None
+        """Ends what a replaced producer has left open."""
         self.undelivered: KafkaError | None = None
         """Why the first message that was not delivered was not."""
         self.thread = 0
@@ -179,11 +186,38 @@ class Seat:
             raise error
 
     def replace(self, error: KafkaError) -> None:
-        """Give up this producer; the next use makes a new one, which ends what this one has left open. At most one a second:
-        two that live at once fence each other in turn."""
+        """Give up this producer and make a new one, which ends what this one has left open: now and in the background, for its
+        thread may find nothing to do for long. At most one a second: two that live at once fence each other in turn, and so
+        one that was fenced makes a new one only when that is needed."""
         self._bus.publish(events.TransactionalProducerReplaced(self._id, error.str()))
         self._raw, self._ready = None, False
         self._not_before = time.monotonic() + _REPLACE_PAUSE
+        if error.code() not in _FENCED:
+            self._begin_ending()
+
+    def _begin_ending(self) -> None:
+        if self._ending is None or not self._ending.is_alive():
+            self._ending = threading.Thread(target=self._end_left_open, name="transactions", daemon=True)
+            self._ending.start()
+
+    def _end_left_open(self) -> None:
+        pause = _REPLACE_PAUSE
+        # After that the broker has ended it by itself.
+        deadline = time.monotonic() + int(self._properties().get("transaction.timeout.ms", 60_000)) / 1000
+        while not self._ready and time.monotonic() < deadline:
+            try:
+                self.producer()
+            except KafkaException:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def until_ended(self, patience: float) -> bool:
+        """Wait until nothing is left open by a producer that was replaced: before the process ends, for what if nobody comes
+        after it? Blocks for up to `patience` seconds; False: it may still be open."""
+        if self._ending is not None:
+            self._ending.join(patience)
+            return not self._ending.is_alive()
+        return True
 
 
 class Transaction:
@@ -204,6 +238,7 @@ class Transaction:
             raise Aborted(describe(error)) from error
         self.open = True
         self._produced = False
+        self._closing_since: float | None = None
         self.frontier = lane.frontier
         """What was marked inside it: the next offset that is committed with it."""
         self.retry_from = lane.retry_from
@@ -333,8 +368,8 @@ class Transaction:
             self._seat.replace(error.args[0])
 
     def _insist(self, call: Callable[[], Any]) -> None:
-        """Call until it is done or refused; while the broker is away that lasts, but not for long once the lane closes."""
-        closing_since: float | None = None
+        """Call until it is done or refused; while the broker is away that lasts, but not for long once the lane closes: `UNKNOWN_AFTER`
+        for all the calls of this transaction together."""
         while True:
             try:
                 _told(call)
@@ -345,8 +380,8 @@ class Transaction:
                     raise
                 now = time.monotonic()
                 if self._lane.closing:
-                    closing_since = closing_since or now
-                    if now - closing_since > UNKNOWN_AFTER:
+                    self._closing_since = self._closing_since or now
+                    if now - self._closing_since > UNKNOWN_AFTER:
                         raise
             with contextlib.suppress(Exception):
                 self._raw.poll(0.1)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 LOOP: Final = 0.5
 """Seconds between two rounds of the main thread when nothing happens: the precision of `report_age`."""
+LAST_TRANSACTIONS: Final = 2.0
+"""Seconds that a stop waits until what replaced producers have left open is undone: some 20 ms where the broker is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,9 @@ class Runtime:
     def make_seat(self, slot: int) -> Seat:
         """Where one processing thread gets its transactional producer; the same `transactional.id` for every successor."""
         swarm, user = self.settings.swarm, self.settings.kafka
-        limit = longest_job(self._plans, self.settings.supervision.consume_timeout)
+        # A long-running job's own transaction is a small part of it, and what it leaves open would hold up readers for long.
+        brief = [plan for plan in self._plans if plan.exactly_once or not plan.long_running]
+        limit = longest_job(brief or self._plans, self.settings.supervision.consume_timeout)
         seat = Seat(
             lambda: transactional_properties(user, producer_properties(user), limit),
             f"{swarm.name}.{swarm.host}.{self.index}.{slot}",
@@ -227,6 +231,12 @@ class Runtime:
     def _end_predecessors(self) -> None:
         for seat in self._seats:
             seat.end_predecessor()
+
+    def end_transactions(self, patience: float) -> None:
+        """Wait until what replaced producers have left open is undone. Blocks for up to `patience` seconds."""
+        deadline = self.clock() + patience
+        for seat in self._seats:
+            seat.until_ended(max(0.0, deadline - self.clock()))
 
     def count_messages(self, count: int) -> None:
         """Messages handled or set aside."""
@@ -492,6 +502,7 @@ class _Main:
     def _finish(self) -> int:
         runtime = self._runtime
         runtime.dispatcher.end()
+        runtime.end_transactions(LAST_TRANSACTIONS)
         if runtime.app._producer is not None:
             runtime.app._producer.close()
         if runtime.listeners is not None:

@@ -309,11 +309,14 @@ class TransactionError:
 
 
 class StagedSeat(Seat):
-    """A seat that does not wait for the clock before it makes another producer."""
+    """A seat that does not wait for the clock before it makes another producer, and makes none beside the run."""
 
     def replace(self, error: Any) -> None:
         super().replace(error)
         self._not_before = 0.0
+
+    def _begin_ending(self) -> None:
+        pass
 
 
 class StagedGroup(Group):

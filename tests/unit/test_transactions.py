@@ -74,7 +74,8 @@ class Stage:
         self.calls: list[str] = []
         self.answers: dict[str, list[Answer]] = {}
         self.made: list[Raw] = []
-        self.seat = Seat(lambda: {"linger.ms": 0}, "shop.host.0.0", Bus([(events.Event, self.said.append)]), self._make)
+        properties = {"transaction.timeout.ms": 60_000}
+        self.seat = Seat(lambda: properties, "shop.host.0.0", Bus([(events.Event, self.said.append)]), self._make)
         group = SimpleNamespace(lock=threading.Lock(), member="member-1")
         self.lane: Any = SimpleNamespace(
             group=group, topic="orders", partition=3, lost=False, phase="running", closing="", committed=5, sent=5,
@@ -247,6 +248,35 @@ def test_a_client_that_does_not_come_back_from_sending_offsets_is_left_behind(
 
     assert "commit" not in stage.calls
     assert [type(event) for event in stage.said] == [events.TransactionalProducerReplaced]
+
+
+def test_what_a_replaced_producer_left_open_is_ended_although_its_thread_has_nothing_more_to_do(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers wait for it. Tried until the broker is there; the new producer is the one that the thread's next run uses."""
+    monkeypatch.setattr(transactions, "_REPLACE_PAUSE", 0.01)
+    transaction = stage.begin()
+    transaction.open = False
+    stage.answers["init"] = [refusal(KafkaError._TIMED_OUT, retriable=True)]
+
+    stage.seat.replace(KafkaError(KafkaError._TIMED_OUT, "it hangs"))
+
+    assert stage.seat.until_ended(30)
+    assert stage.calls == ["init", "init"]
+    assert len(stage.made) == 2
+    stage.begin()
+    assert len(stage.made) == 2
+
+
+def test_who_was_fenced_does_not_fence_its_successor_in_turn(stage: Stage) -> None:
+    """What it had left open is ended already; a new producer is made when a run needs one."""
+    stage.begin()
+
+    stage.seat.replace(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+
+    assert stage.seat.until_ended(30)
+    assert stage.calls == []
+    assert len(stage.made) == 1
 
 
 def test_a_predecessor_s_transaction_is_ended_without_keeping_a_producer(stage: Stage) -> None:
