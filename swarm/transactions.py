@@ -129,6 +129,8 @@ class Seat:
         if self._ready:
             return self._raw
         with self._entry:
+            if self._ready:  # somebody has registered it meanwhile
+                return self._raw
             if self._raw is None:
                 pause = self._not_before - time.monotonic()
                 if pause > 0:

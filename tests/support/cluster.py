@@ -69,11 +69,17 @@ class Cluster(Kafka):
 
     def coordinator(self, group: str) -> Broker:
         """The broker that coordinates this consumer group now."""
-        name = "__consumer_offsets"
+        return self._leader_for("__consumer_offsets", group)
+
+    def transaction_coordinator(self, transactional_id: str) -> Broker:
+        """The broker that coordinates this producer's transactions now."""
+        return self._leader_for("__transaction_state", transactional_id)
+
+    def _leader_for(self, topic: str, key: str) -> Broker:
         hashed = 0
-        for character in group:  # as Java does it
+        for character in key:  # as Java does it
             hashed = (31 * hashed + ord(character)) & 0xFFFFFFFF
-        return self.leader(name, (hashed & 0x7FFFFFFF) % len(self._topics()[name].partitions))
+        return self.leader(topic, (hashed & 0x7FFFFFFF) % len(self._topics()[topic].partitions))
 
     def start(self) -> None:
         """Returns once every partition answers."""

@@ -268,6 +268,27 @@ def test_what_a_replaced_producer_left_open_is_ended_although_its_thread_has_not
     assert len(stage.made) == 2
 
 
+def test_a_run_that_comes_while_a_producer_is_being_registered_waits_for_that_one(stage: Stage) -> None:
+    """To register it a second time is refused by the client, and would cost the producer again."""
+    stage.begin()
+    registering, go_on = threading.Event(), threading.Event()
+
+    def register() -> None:
+        registering.set()
+        assert go_on.wait(30)
+
+    stage.answers["init"] = [register]
+    stage.seat.replace(KafkaError(KafkaError._TIMED_OUT, "it hangs"))
+    assert registering.wait(30)
+    run = threading.Thread(target=stage.seat.producer)
+    run.start()
+    go_on.set()
+    run.join(30)
+
+    assert stage.seat.until_ended(30)
+    assert stage.calls == ["init"]
+
+
 def test_who_was_fenced_does_not_fence_its_successor_in_turn(stage: Stage) -> None:
     """What it had left open is ended already; a new producer is made when a run needs one."""
     stage.begin()
