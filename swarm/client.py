@@ -7,8 +7,9 @@ a time into a client (see `swarm.commits`).
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
 
@@ -146,6 +147,8 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+CLOSE_WITHIN: Final = 10.0
+"""Seconds that the end of a client is waited for."""
 PROBE: Final = 1.0
 """Seconds in which the group's coordinator has to answer a question before something is committed with waiting: librdkafka holds
 a commit for as long as the session lasts (45 s) where nobody answers, and there is no limit to be given."""
@@ -434,10 +437,11 @@ class Client:
         """The topics that exist now, as far as we may see them. Blocks; raises KafkaException."""
         return {name for name, about in self._raw.list_topics(timeout=timeout).topics.items() if about.error is None}
 
-    def close(self, *, leave: bool) -> None:
+    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
         """Leave the group for good, or only close and keep a static member's seat until its session times out.
 
-        Blocks while librdkafka says good-bye; `on_revoked` is called from within.
+        Blocks while librdkafka says good-bye, for some `CLOSE_WITHIN` seconds at most: False, it is left to itself then (the
+        broker is away; measured, it may take longer than any stop should). `on_revoked` is called from within, `alive` all the time.
         """
         if leave and self.static and self.new_protocol:
             # KIP-848 keeps a static member's partitions at close and at unsubscribe: hand them over by wanting none.
@@ -446,6 +450,7 @@ class Client:
             )
             deadline = time.monotonic() + 5.0
             while self._raw.assignment() and time.monotonic() < deadline:
+                alive()
                 self._raw.poll(0.1)
         elif leave and self.static:
             self._raw.unsubscribe()
@@ -453,9 +458,22 @@ class Client:
             # before that does not leave. Its member id is empty from then on.
             deadline = time.monotonic() + 5.0
             while self._raw.memberid() and time.monotonic() < deadline:
+                alive()
                 self._raw.poll(0.05)
-        self._raw.close()
+        closing = threading.Thread(target=self._close_raw, name="closing", daemon=True)
+        closing.start()
+        deadline = time.monotonic() + CLOSE_WITHIN
+        while closing.is_alive() and time.monotonic() < deadline:
+            alive()
+            closing.join(0.1)
         self._raise_what_was_kept()
+        return not closing.is_alive()
+
+    def _close_raw(self) -> None:
+        try:
+            self._raw.close()
+        except BaseException as error:
+            self._raised = self._raised or error
 
 
 __all__ = ["OFFSET_BEGINNING", "Callbacks", "Client", "consumer_properties", "producer_properties"]

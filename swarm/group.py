@@ -743,7 +743,7 @@ class Group:
         self._rebuilds.append(now)
         self.commits.close(for_good=False)
         old, self._client = self._client, None
-        old.close(leave=False)
+        old.close(leave=False, alive=self._alive)
         self._bus.publish(events.ClientRebuilt(self.name, error.str()))
         until = now + min(30.0, 0.5 * 2.0**recent)
         while self._clock() < until and not self.stop_requested:
@@ -779,7 +779,7 @@ class Group:
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
         if settled:
-            self._client.close(leave=self.leave)
+            self._client.close(leave=self.leave, alive=self._alive)
         self._client = None
 
     def _commit_last(self, lanes: Sequence[Lane]) -> bool:

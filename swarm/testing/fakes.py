@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -246,8 +246,9 @@ class FakeClient:
         log = self._kafka.logs[(topic, partition)]
         return _offset(log[-1]) + 1 if log else 0
 
-    def close(self, *, leave: bool) -> None:
+    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
         self.position.clear()
+        return True
 
 
 def _offset(message: Message) -> int:

@@ -207,8 +207,9 @@ class FakeClient:
     def high_watermark(self, topic: str, partition: int) -> int:
         return max(self.broker.logs[(topic, partition)], default=-1) + 1
 
-    def close(self, *, leave: bool) -> None:
+    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
         self.position.clear()
+        return True
 
 
 class TransactionalProducer:

@@ -1,7 +1,8 @@
-"""What is raised in a callback of librdkafka's comes out of the call that served it, as it is."""
+"""What is raised in a callback of librdkafka's comes out of the call that served it, as it is; and a call that does not return."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import pytest
@@ -26,6 +27,34 @@ def test_an_exception_in_a_callback_is_raised_by_fetch() -> None:
 
     client._raised = None
     client._raw.close()
+
+
+def test_a_client_that_does_not_close_is_left_to_itself_while_the_poller_is_seen_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the broker away librdkafka takes its time, for which a worker that was told to go must not be killed as stuck."""
+    monkeypatch.setattr("swarm.client.CLOSE_WITHIN", 0.3)
+    client = Client(
+        consumer_properties({"bootstrap.servers": "127.0.0.1:1"}, "shop", None), ["orders"], cast(Any, Callbacks())
+    )
+    raw, client._raw = client._raw, cast(Any, Hanging())
+    alive: list[None] = []
+
+    assert not client.close(leave=False, alive=lambda: alive.append(None))
+
+    assert alive
+    client._raw.go_on.set()
+    raw.close()
+
+
+class Hanging:
+    """Librdkafka's consumer, in a close that waits for a broker."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def close(self) -> None:
+        self.go_on.wait(30)
 
 
 def _serve(client: Client) -> None:

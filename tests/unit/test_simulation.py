@@ -240,7 +240,6 @@ def test_a_rate_is_kept_and_used_up_whatever_is_asked_for_and_given_back() -> No
     play(schedule)
 
 
-@pytest.mark.skipif("SWARM_SCHEDULES" not in os.environ, reason="test_combinations lives the short ones")
 def test_whole_lives_of_every_combination() -> None:
     """The real group, commits, dispatcher and processor on a stage, as many lives as schedules, spread over the combinations."""
     legal = [combination for combination in all_combinations() if combination.legal]
