@@ -55,6 +55,17 @@ RETRIABLE: Final = frozenset(
     }
 )
 
+UNANSWERED: Final = frozenset(
+    {
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+    }
+)
+"""Of these: errors after which the commit may have been carried out all the same."""
+
 Offsets = Sequence[tuple[str, int, int]]
 Texts = Mapping[tuple[str, int], str]
 """Metadata by topic and partition; a partition that is missing has none."""
@@ -306,6 +317,8 @@ class Commits:
             for topic, partition, offset in offsets:
                 lane = self._lanes.get((topic, partition))
                 if lane is not None:
+                    if error.code() in UNANSWERED:
+                        lane.perhaps_committed = max(lane.perhaps_committed, offset)
                     lane.sent = -1  # whatever the frontier is by then, it is sent again
                     lane.unsure |= offset < lane.committed
             if refused:

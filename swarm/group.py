@@ -609,18 +609,26 @@ class Group:
     def say_dropped(self, lane: Lane) -> None:
         """At-most-once: messages that were committed, and whose run or dead letter was still to come, are read by nobody again.
 
-        Under the lock. Says it once.
+        Under the lock. Says it once. Where a commit is still under way, nobody knows, and it is said, too.
         """
         if lane.plan.delivery != "at_most_once":
             return
         gone = {aside.message.offset(): aside.error for aside in lane.aside}
+        perhaps = max(lane.sent, lane.perhaps_committed)
         for message in lane.again:
             if message.offset() < lane.committed:
                 gone.setdefault(message.offset(), "the assignment ended before it was run")
+            elif message.offset() < perhaps:
+                gone.setdefault(
+                    message.offset(), "the assignment ended while its commit was under way: perhaps it is not run"
+                )
         lane.aside.clear()
         lane.again = []
-        for offset, error in sorted(gone.items()):
-            self._bus.publish(events.MessageDropped(self.name, lane.topic, lane.partition, offset, offset, error))
+        # Neighbours of one fate are one event.
+        for _, run in groupby(enumerate(sorted(gone.items())), lambda entry: (entry[1][0] - entry[0], entry[1][1])):
+            part = [entry for _, entry in run]
+            (first, error), (last, _) = part[0], part[-1]
+            self._bus.publish(events.MessageDropped(self.name, lane.topic, lane.partition, first, last, error))
 
     def successor_of(self, lane: Lane) -> Lane | None:
         """The lane that waits for an ended assignment's job, if there is one. Under the lock."""

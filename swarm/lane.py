@@ -144,6 +144,8 @@ class Lane:
         self.committed = start
         self.sent = start
         """The next offset last sent for committing."""
+        self.perhaps_committed = start
+        """A commit of this offset was sent and has no answer that says whether it arrived."""
         self.unsure = False
         """A commit of less than `committed` (after a seek backwards) has failed, and may have arrived all the same."""
         self.metadata: str | None = None

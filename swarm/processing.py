@@ -102,6 +102,8 @@ class Processor:
             self._hook(lane, hook)
             if lane.closing or lane.seek_to is not None or not lane.has_work or lane.held_until > self._clock():
                 return
+            if lane.hook_due:  # it has to wait for its transaction
+                return
             if self._dispatcher.quiet or self._dispatcher.stopping:
                 return
         if lane.closing:
@@ -150,7 +152,12 @@ class Processor:
         before = lane.standing()
         try:
             if lane.plan.exactly_once and not lane.lost:
-                lane.transaction = Transaction(self._seat, lane)
+                try:
+                    lane.transaction = Transaction(self._seat, lane)
+                except Aborted:
+                    if name == "on_assigned" and self._later(lane, name):
+                        return
+                    raise
             result = getattr(lane.consumer, name)()
             if hasattr(result, "__await__"):
                 self._runtime.wait_async(result)
@@ -179,6 +186,15 @@ class Processor:
         with self._dispatcher.lock:
             if not lane.closing:
                 self._obey_handler(lane)
+
+    def _later(self, lane: Lane, hook: str) -> bool:
+        """Run a hook when its transaction is to be had: nothing of the lane runs before it. False: the partition is going."""
+        with self._dispatcher.lock:
+            if lane.closing:
+                return False
+            lane.hook_due = hook
+            self._dispatcher.delay(lane, self._clock() + TRANSACTION_RETRY)
+            return True
 
     # -- a batch -----------------------------------------------------------------------------------------------------
 

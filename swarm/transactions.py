@@ -126,10 +126,8 @@ class Seat:
 
     def producer(self) -> Any:
         """The producer, registered with its coordinator. Blocks for some 10 s at most; raises KafkaException where that is not to be had now."""
-        if self._ready:
-            return self._raw
         with self._entry:
-            if self._ready:  # somebody has registered it meanwhile
+            if self._ready:
                 return self._raw
             if self._raw is None:
                 pause = self._not_before - time.monotonic()

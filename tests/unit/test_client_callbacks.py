@@ -43,7 +43,7 @@ def test_a_client_that_does_not_close_is_left_to_itself_while_the_poller_is_seen
     assert not client.close(leave=False, alive=lambda: alive.append(None))
 
     assert alive
-    client._raw.go_on.set()
+    cast(Hanging, client._raw).go_on.set()
     raw.close()
 
 

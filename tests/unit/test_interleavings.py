@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from swarm import Backoff, Consumer, DeadLetter, Message, VirtualPartitions
-from swarm.events import ConsumeFailed, DeciderFailed, MessageDropped, OffsetOutOfRange
+from swarm.events import ConsumeFailed, DeciderFailed, HookFailed, MessageDropped, OffsetOutOfRange
 from swarm.lane import Lane
 from swarm.message import Messages
 from swarm.plan import Plan, make_plan
@@ -359,8 +359,10 @@ def test_what_the_end_of_an_assignment_cuts_off_is_said_once() -> None:
         stage.step()
         stage.revoke()
 
-        assert [event.first_offset for event in stage.heard(MessageDropped)] == [0, 1, 2]
-        assert "OSError" in stage.heard(MessageDropped)[0].error
+        failed, unheard = stage.heard(MessageDropped)
+        assert (failed.first_offset, failed.last_offset) == (0, 0)
+        assert "OSError" in failed.error
+        assert (unheard.first_offset, unheard.last_offset) == (1, 2)
 
 
 def test_exactly_once_sets_a_message_aside_at_once_where_one_attempt_is_all_it_gets() -> None:
@@ -560,3 +562,38 @@ def test_on_idle_comes_also_where_the_last_messages_were_skipped() -> None:
         stage.settle()
 
         assert heard == ["consume 0", "idle"]
+
+
+def test_messages_whose_commit_was_under_way_when_the_assignment_ended_are_said_to_be_dropped_perhaps() -> None:
+    """At-most-once: if the broker has carried it out, nobody runs them; if it has not, they were spoken of for nothing."""
+    with on_stage(plan_of(lambda messages: None, delivery="at_most_once", max_messages=3), range(3)) as stage:
+        stage.assign()
+        stage.poll()
+        stage.broker.refuse = KafkaError(KafkaError._TIMED_OUT)
+        stage.step()
+        stage.group.commits.on_committed(KafkaError(KafkaError._TIMED_OUT), [(TOPIC, 0, 3)], {})
+        stage.revoke()
+
+        [dropped] = stage.heard(MessageDropped)
+        assert (dropped.first_offset, dropped.last_offset) == (0, 2)
+        assert "under way" in dropped.error
+
+
+def test_on_assigned_waits_for_its_transaction_and_nothing_runs_before_it() -> None:
+    """The broker is away for a moment: the hook is not skipped, for what it prepares is needed."""
+    said: list[str] = []
+
+    class Orders(Consumer):
+        def on_assigned(self) -> None:
+            said.append("assigned")
+
+        def consume(self, messages: Messages) -> None:
+            said.append("consume")
+
+    with on_stage(plan_of(Orders, delivery="exactly_once", max_messages=3), range(3)) as stage:
+        stage.broker.absent_next = 2
+        stage.assign()
+        stage.settle()
+
+        assert said == ["assigned", "consume"]
+        assert not stage.heard(HookFailed)
