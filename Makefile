@@ -43,7 +43,7 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 
 .PHONY: test
 test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
-	$(PYTEST) tests --ignore=tests/unit
+	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit
 
 .PHONY: scenarios
 scenarios: venv kafka ## Scenarios on a real Apache Kafka; AREA=name: one folder or file of tests/scenarios

@@ -144,6 +144,15 @@ def swarm_project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
     assert not problems, "\n".join(problems)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the work (`make test`), what is costly to start is started by one of them."""
+    for item in items:
+        for costly in ("cluster", "proxied"):
+            if costly in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(costly))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

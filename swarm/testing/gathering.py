@@ -22,9 +22,9 @@ def gather(
     alone. complete: see `Facts`. committed_only: False where the groups read with `isolation.level=read_uncommitted`. Blocks.
     """
     events: Sequence[Event] = list(merged(logs))
-    if broker is None or not broker.answers():
-        return Facts(events)
     groups = _groups(events)
+    if not groups or broker is None or not broker.answers():
+        return Facts(events)
     topics = sorted({topic for names in groups.values() for topic in names})
     contents = broker.contents(topics, committed_only=committed_only)
     committed = {
