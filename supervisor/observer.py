@@ -27,7 +27,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.scoreboard import PID, Bulletin, Scoreboard
@@ -230,8 +229,9 @@ def run(
     # The collector would write into the header of every object that came with the fork, and so copy the pages it lies in.
     gc.freeze()
     signal.set_wakeup_fd(-1)  # the supervisor's: our signals are none of its business
-    signal.signal(signal.SIGTERM, _leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # Waited for, not handled: a handler that Python notes just before the main thread begins its long wait runs after that.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_leave_when_told, name="leave", daemon=True).start()
     try:
         server = _listen(host, port, View(boards, bulletin, clock), metrics_dir)
     except OSError as error:
@@ -242,7 +242,8 @@ def run(
     return 0
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
+def _leave_when_told() -> None:
+    signal.sigwait({signal.SIGTERM})
     os._exit(0)  # nothing to save; a thread in the middle of an answer shall not delay it
 
 

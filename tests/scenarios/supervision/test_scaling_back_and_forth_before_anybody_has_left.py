@@ -46,7 +46,7 @@ def test_scaling_back_and_forth_before_anybody_has_left_ends_with_the_last_numbe
     message is lost."""
     orders = topic(partitions=4)
     settings = {
-        "swarm": {"workers": 2, "shutdown_timeout": 3.0},
+        "swarm": {"workers": 2, "shutdown_timeout": 6.0},  # who leaves in the middle of a rebalance needs some seconds
         "worker": {"commit_interval": 0.1},
         "kafka": {"session.timeout.ms": 6000},  # after which the group does without one that could not leave
     }
