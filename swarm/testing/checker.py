@@ -27,8 +27,10 @@ Offsets = Ranges | Iterable[int]
 class Checker:
     """Takes events and finds violations. Feed it from one thread."""
 
-    def __init__(self, book: Book | None = None) -> None:
+    def __init__(self, book: Book | None = None, *, hasty_broker: bool = False) -> None:
+        """hasty_broker: as in `invariants.Facts`."""
         self._book = book or Book()
+        self._hasty_broker = hasty_broker
         self._number = 0
         self._at = ""
         self._processes: dict[int, Process] = {}
@@ -272,6 +274,8 @@ class Checker:
             # Asked to end before its first message, it says nothing: there is nothing to say.
             partition.handled.cut(run.first, run.end)
         cause = cause or assignment.cause or process.trouble
+        if not cause and assignment.overlaps and self._hasty_broker:
+            cause = "the broker handed it on before it was given up"
         if not cause and assignment.given_up:
             cause = "the revocation did not wait any longer"
         if not cause and unheard and partition.semantics.long_running:

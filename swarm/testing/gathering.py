@@ -32,7 +32,7 @@ def gather(
         for group, names in groups.items()
         for place, offset in broker.committed(group, sorted(names)).items()
     }
-    return Facts(events, contents, committed, complete=complete)
+    return Facts(events, contents, committed, complete=complete, hasty_broker=broker.is_embedded)
 
 
 def _groups(events: Iterable[Event]) -> dict[str, set[str]]:

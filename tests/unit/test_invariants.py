@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.testing.invariants import Checker, check, merged, read_events, report
+from swarm.testing.invariants import Checker, Facts, check, merged, read_events, report
 from swarm.testing.ranges import Ranges
 from tests.support.history import GROUP, TOPIC, History, World
 
@@ -739,3 +739,15 @@ def test_ranges_are_sets(pieces: list[tuple[int, int]], start: int, size: int) -
     assert {o for low, high in ranges.within(start, start + size) for o in range(low, high)} == window & truth
     assert {o for low, high in ranges.parts() for o in range(low, high)} == truth
     assert all(one[1] < other[0] for one, other in zip(ranges.parts(), ranges.parts()[1:], strict=False))
+
+
+def test_a_hasty_broker_explains_two_holders_and_what_both_of_them_handle() -> None:
+    """Librdkafka's mock hands a partition on before it was given up: its doing, and no swarm's."""
+    history = two_workers()
+    history.begin(7, 0, 4)
+    history.assign(8)
+    history.begin(8, 0, 4)
+    history.revoke(7)
+
+    assert sorted(history.broken()) == ["one_owner", "twice"]
+    assert check(Facts(history.events, book=history.book, hasty_broker=True)) == []
