@@ -148,7 +148,7 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CLOSE_WITHIN: Final = 10.0
-"""Seconds that the end of a client is waited for."""
+"""Seconds at most that the end of a client is waited for: half of them to leave, the rest to close."""
 PROBE: Final = 1.0
 """Seconds in which the group's coordinator has to answer a question before something is committed with waiting: librdkafka holds
 a commit for as long as the session lasts (45 s) where nobody answers, and there is no limit to be given."""
@@ -437,32 +437,30 @@ class Client:
         """The topics that exist now, as far as we may see them. Blocks; raises KafkaException."""
         return {name for name, about in self._raw.list_topics(timeout=timeout).topics.items() if about.error is None}
 
-    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
+    def close(self, *, leave: bool, alive: Callable[[], None], patience: float = CLOSE_WITHIN) -> bool:
         """Leave the group for good, or only close and keep a static member's seat until its session times out.
 
-        Blocks while librdkafka says good-bye, for some `CLOSE_WITHIN` seconds at most: False, it is left to itself then (the
-        broker is away; measured, it may take longer than any stop should). `on_revoked` is called from within, `alive` all the time.
+        Blocks while librdkafka says good-bye, for some `patience` seconds at most: False, it is left to itself then (the broker is
+        away; measured, it may take longer than any stop should). `on_revoked` is called from within, `alive` all the time.
         """
+        deadline = time.monotonic() + patience
         if leave and self.static and self.new_protocol:
             # KIP-848 keeps a static member's partitions at close and at unsubscribe: hand them over by wanting none.
             self._raw.subscribe(
                 ["swarm.nothing"], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
-            deadline = time.monotonic() + 5.0
-            while self._raw.assignment() and time.monotonic() < deadline:
+            while self._raw.assignment() and time.monotonic() < deadline - patience / 2:
                 alive()
                 self._raw.poll(0.1)
         elif leave and self.static:
             self._raw.unsubscribe()
             # librdkafka leaves once the partitions are given back, for which it calls us; a static member that is closed
             # before that does not leave. Its member id is empty from then on.
-            deadline = time.monotonic() + 5.0
-            while self._raw.memberid() and time.monotonic() < deadline:
+            while self._raw.memberid() and time.monotonic() < deadline - patience / 2:
                 alive()
                 self._raw.poll(0.05)
         closing = threading.Thread(target=self._close_raw, name="closing", daemon=True)
         closing.start()
-        deadline = time.monotonic() + CLOSE_WITHIN
         while closing.is_alive() and time.monotonic() < deadline:
             alive()
             closing.join(0.1)

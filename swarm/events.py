@@ -225,7 +225,8 @@ class PartitionsRevoked(Event):
 
 @dataclass(frozen=True, slots=True)
 class PartitionsLost(Event):
-    """Partitions were taken after this member had been evicted: nothing more can be committed for them."""
+    """Partitions were taken after this member had been evicted, or could not be handed over at a stop, because nobody answered:
+    nothing more can be committed for them."""
 
     LEVEL = "warning"
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
-from swarm.client import Client, Refusals
+from swarm.client import CLOSE_WITHIN, Client, Refusals
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
@@ -56,6 +56,10 @@ TOPIC_PATIENCE: Final = 1.0
 for a moment. After that (the topic was deleted, a broker is away) the others go on, and the rest is asked for beside them."""
 LONGEST_ASK: Final = 5.0
 """Seconds at most between two such questions, each of which may hold up the poller for 2 s."""
+STOP_SHARE: Final = 0.8
+"""The part of `shutdown_timeout` after which a stop hurries: the rest is for the end of the process."""
+LEAST_GOODBYE: Final = 1.0
+"""Seconds that a client gets for its end in any case."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
 REFRESH: Final = 1.0
@@ -541,6 +545,10 @@ class Group:
         waited = [lane for lane in lanes if not lane.plan.long_running]
         self._wait_for_rest(waited, deadline)
         self.commits.commit_and_wait(self._client, lanes, 5.0, self._alive)
+        with self._dispatcher.lock:
+            ended = [lane for lane in lanes if lane.plan.long_running and lane.uncommitted]
+        if ended:  # meanwhile
+            self.commits.commit_and_wait(self._client, ended, 0.0, self._alive)
         late = self._end_release(lanes)
         stuck = tuple(lane.key for lane in late if not lane.plan.long_running)
         if stuck:
@@ -751,7 +759,7 @@ class Group:
         self._rebuilds.append(now)
         self.commits.close(for_good=False)
         old, self._client = self._client, None
-        old.close(leave=False, alive=self._alive)
+        old.close(leave=False, alive=self._alive, patience=CLOSE_WITHIN)
         self._bus.publish(events.ClientRebuilt(self.name, error.str()))
         until = now + min(30.0, 0.5 * 2.0**recent)
         while self._clock() < until and not self.stop_requested:
@@ -767,7 +775,9 @@ class Group:
         """End what runs, commit, close. Goes on polling meanwhile, so that the membership lasts as long as the drain."""
         if self._client is None:
             return
-        lanes = self._begin_release(list(self.lanes), "shutdown")
+        until = self._clock() + STOP_SHARE * self.runtime.shutdown_timeout
+        held = sorted(self.lanes)
+        lanes = self._begin_release(held, "shutdown")
         self._pause(lanes)
         while self._fatal is None:
             self._board.polled(self._slot, self._clock())
@@ -786,8 +796,11 @@ class Group:
         self._end_release(lanes)
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
-        if settled:
-            self._client.close(leave=self.leave, alive=self._alive)
+        patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - self._clock()))
+        closed = settled and self._client.close(leave=self.leave, alive=self._alive, patience=patience)
+        if held and not closed:
+            # Nobody has answered: the group takes them, if it has not done so.
+            self._bus.publish(events.PartitionsLost(self.name, tuple(held)))
         self._client = None
 
     def _commit_last(self, lanes: Sequence[Lane]) -> bool:

@@ -17,6 +17,8 @@ from swarm.testing.ranges import Range, Ranges, shown
 from swarm.testing.semantics import Book, Semantics
 from swarm.testing.violations import Violation
 
+RELEASE_MARGIN: Final = 0.05
+"""Seconds between a job's end and the line that says it."""
 LATE_START: Final = 1.0
 """Seconds after a loss in which one run may still begin: its thread had it in hand already, and a loss waits for nobody."""
 
@@ -244,7 +246,7 @@ class Checker:
             key = (event["group"], topic, number)
             assignment = process.holds.get(key)
             if assignment is not None:
-                self._release(self._partitions[key], assignment, how, cause)
+                self._release(self._partitions[key], assignment, how, cause, float(event.get("seconds", 0)))
 
     def _on_revocation_given_up(self, event: Event) -> None:
         process = self._process(event)
@@ -265,7 +267,13 @@ class Checker:
             if key[0] == event["group"]:
                 assignment.cause = assignment.cause or cause
 
-    def _release(self, partition: Partition, assignment: Assignment, how: str, cause: str) -> None:
+    def _ran_until_then(self, run: Run | None, seconds: float) -> bool:
+        """Whether a run was going on when a release began that took so many seconds."""
+        return run is not None and (not run.closed or _seconds(run.ended_at, self._at) <= seconds + RELEASE_MARGIN)
+
+    def _release(
+        self, partition: Partition, assignment: Assignment, how: str, cause: str, seconds: float = 0.0
+    ) -> None:
         run = assignment.run
         process = assignment.process
         unheard = run is not None and not run.closed
@@ -278,10 +286,12 @@ class Checker:
             cause = "the broker handed it on before it was given up"
         if not cause and assignment.given_up:
             cause = "the revocation did not wait any longer"
-        if not cause and unheard and partition.semantics.long_running:
+        if not cause and how == "revoked" and partition.semantics.long_running and self._ran_until_then(run, seconds):
             cause = "revoked while a long-running job ran"
         assignment.end, assignment.cause, assignment.ended_at = how, cause, self._at
-        assignment.top = max(assignment.start, assignment.position or 0, run.committed if run is not None else 0)
+        assignment.top = max(
+            assignment.top, assignment.start, assignment.position or 0, run.committed if run is not None else 0
+        )
         if run is not None and unheard:
             partition.torn.append(run)
             if partition.semantics.marks:
@@ -387,6 +397,7 @@ class Checker:
         run = assignment.run
         if run is None or run.first > first or run.end < end:
             return
+        run.reach, run.ended_at = max(run.reach, end), self._at
         run.closed = True
         assignment.position = max(assignment.position or 0, end)
 
@@ -441,6 +452,9 @@ class Checker:
 
     def _on_message_dropped(self, event: Event) -> None:
         self._set_aside(event, event["first_offset"], event["last_offset"] + 1)
+        found = self._run_of(event)
+        if found is not None:  # perhaps because its commit is under way
+            found[1].top = max(found[1].top, event["last_offset"] + 1)
 
     def _on_messages_skipped(self, event: Event) -> None:
         self._judged_debug = True
@@ -595,6 +609,8 @@ class Checker:
         if run.closed and not run.failed:  # it was asked to end early: what it did not do, nobody saw
             for start, end in partition.done.gaps(run.first, run.end):
                 partition.handled.cut(start, end)
+            if partition.semantics.each and not partition.semantics.virtual:  # also of what others have done before
+                partition.handled.cut(max(run.first, run.reach), run.end)
         if not run.committed:
             return
         committed, run.committed = run.committed, 0

@@ -246,7 +246,7 @@ class FakeClient:
         log = self._kafka.logs[(topic, partition)]
         return _offset(log[-1]) + 1 if log else 0
 
-    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
+    def close(self, *, leave: bool, alive: Callable[[], None], patience: float) -> bool:
         self.position.clear()
         return True
 

@@ -57,6 +57,10 @@ class Run:
     """Whether it raised, or its transaction was aborted."""
     committed: int = 0
     """The highest next offset that was committed while it ran."""
+    reach: int = 0
+    """The next offset behind all that it was said to have done."""
+    ended_at: str = ""
+    """When that was said last."""
 
     def __str__(self) -> str:
         return f"line {self.number}, {self.at}: run of {self.first}-{self.end - 1}, attempt {self.attempt}, in {self.assignment.process}"

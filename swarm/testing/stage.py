@@ -90,6 +90,7 @@ class Stage:
             dispatcher=self.dispatcher,
             clock=lambda: self.now,
             commit_interval=5.0,
+            shutdown_timeout=30.0,
             wait_async=self._wait_async,
             job_limit=lambda plan: 0.0,
             suspicion=Suspicion(),

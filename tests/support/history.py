@@ -42,8 +42,8 @@ class History:
     def assign(self, pid: int, start: int = 0, partition: int = 0) -> None:
         self.say("partitions_assigned", pid, group=GROUP, partitions=[[TOPIC, partition, start]])
 
-    def revoke(self, pid: int, partition: int = 0) -> None:
-        self.say("partitions_revoked", pid, group=GROUP, partitions=[[TOPIC, partition]], seconds=0.1)
+    def revoke(self, pid: int, partition: int = 0, seconds: float = 0.1) -> None:
+        self.say("partitions_revoked", pid, group=GROUP, partitions=[[TOPIC, partition]], seconds=seconds)
 
     def lose(self, pid: int, partition: int = 0) -> None:
         self.say("partitions_lost", pid, group=GROUP, partitions=[[TOPIC, partition]])

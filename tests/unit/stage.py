@@ -207,7 +207,7 @@ class FakeClient:
     def high_watermark(self, topic: str, partition: int) -> int:
         return max(self.broker.logs[(topic, partition)], default=-1) + 1
 
-    def close(self, *, leave: bool, alive: Callable[[], None]) -> bool:
+    def close(self, *, leave: bool, alive: Callable[[], None], patience: float) -> bool:
         self.position.clear()
         return True
 
@@ -358,6 +358,7 @@ def make_runtime(
         dispatcher=dispatcher,
         clock=clock,
         commit_interval=1.0,
+        shutdown_timeout=30.0,
         wait_async=asyncio.run,
         job_limit=lambda plan: 0.0,
         suspicion=Suspicion(),

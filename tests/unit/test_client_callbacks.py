@@ -29,18 +29,15 @@ def test_an_exception_in_a_callback_is_raised_by_fetch() -> None:
     client._raw.close()
 
 
-def test_a_client_that_does_not_close_is_left_to_itself_while_the_poller_is_seen_alive(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_client_that_does_not_close_is_left_to_itself_while_the_poller_is_seen_alive() -> None:
     """With the broker away librdkafka takes its time, for which a worker that was told to go must not be killed as stuck."""
-    monkeypatch.setattr("swarm.client.CLOSE_WITHIN", 0.3)
     client = Client(
         consumer_properties({"bootstrap.servers": "127.0.0.1:1"}, "shop", None), ["orders"], cast(Any, Callbacks())
     )
     raw, client._raw = client._raw, cast(Any, Hanging())
     alive: list[None] = []
 
-    assert not client.close(leave=False, alive=lambda: alive.append(None))
+    assert not client.close(leave=False, alive=lambda: alive.append(None), patience=0.3)
 
     assert alive
     cast(Hanging, client._raw).go_on.set()

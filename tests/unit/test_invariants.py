@@ -751,3 +751,51 @@ def test_a_hasty_broker_explains_two_holders_and_what_both_of_them_handle() -> N
 
     assert sorted(history.broken()) == ["one_owner", "twice"]
     assert check(Facts(history.events, book=history.book, hasty_broker=True)) == []
+
+
+def test_what_a_halted_each_did_not_reach_was_not_handled_by_it_although_another_had_done_it_before() -> None:
+    """The first worker did 0 to 4 and died before the commit; the second was halted after 0 and 1; the third goes on at 2."""
+    history = two_workers(each=True)
+    history.run(7, 0, 4)
+    history.exit(7, None, "SIGKILL")
+    history.assign(8)
+    history.begin(8, 0, 9)
+    history.end(8, 0, 1)
+    history.commit(8, 2)
+    history.revoke(8)
+    history.start(9)
+    history.assign(9, 2)
+    history.run(9, 2, 9)
+
+    assert history.judge(contents=range(10)) == []
+
+
+def test_an_at_most_once_commit_under_way_at_the_release_was_said_with_what_it_may_drop() -> None:
+    """Then its answer may come later; one that nobody had said is a violation."""
+    history = one_worker(delivery="at_most_once")
+    history.run(7, 0, 4)
+    history.lose(7)
+    history.drop(7, 5, 9)
+    history.commit(7, 10)
+    assert history.judge() == []
+
+    history.commit(7, 11)
+    assert history.broken() == ["commit_after_release"]
+
+
+def test_a_long_job_that_ends_while_its_partition_is_being_taken_may_be_repeated() -> None:
+    """After the last commit and before the release: nobody waits for such jobs. One that had ended before must be committed."""
+    history = two_workers(long_running=True)
+    history.run(7, 0, 4)
+    history.now += 100
+    history.revoke(7, seconds=0.15)
+    history.assign(8)
+    history.run(8, 0, 4)
+    assert history.judge() == []
+
+    history.now += 1000
+    history.revoke(8, seconds=0.15)
+    history.start(9)
+    history.assign(9)
+    history.run(9, 0, 4)
+    assert history.broken() == ["twice"]
