@@ -21,6 +21,19 @@ Headers = Given
 Report = Callable[[KafkaError | None, Any], None]
 
 
+def until_room(produce: Callable[[], None], poll: Callable[[], object]) -> None:
+    """Call `produce`, again while librdkafka's queue is full, with `poll` in between; after 60 s its BufferError is raised. Blocks."""
+    deadline = time.monotonic() + _QUEUE_PATIENCE
+    while True:
+        try:
+            produce()
+            return
+        except BufferError:
+            if time.monotonic() > deadline:
+                raise
+            poll()
+
+
 class Producer:
     """A producer whose delivery reports are served by a thread of its own (`producer`).
 
@@ -90,7 +103,6 @@ class Producer:
         TypeError or UnicodeEncodeError for a header whose name is no text.
         """
         check(headers)
-        deadline = time.monotonic() + _QUEUE_PATIENCE
 
         def report(error: KafkaError | None, message: Any) -> None:
             if error is not None and error.code() == KafkaError._PURGE_QUEUE and self._why is not None:
@@ -98,7 +110,7 @@ class Producer:
             if on_delivery is not None:
                 on_delivery(error, message)
 
-        while True:
+        def produce() -> None:
             raw = self._client()
             try:
                 raw.produce(
@@ -110,16 +122,13 @@ class Producer:
                     timestamp=timestamp,
                     on_delivery=report if on_delivery is not None else None,
                 )
-                return
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise
-                self._poll(raw, 0.05)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._FATAL:
                     raise
                 self._condemn(raw, error.args[0])
                 raise KafkaException(self._why) from None
+
+        until_room(produce, lambda: self._poll(self._raw, 0.05))
 
     def partitions(self, topic: str, timeout: float = 10.0) -> int:
         """How many partitions a topic has; 0 where it does not exist. Blocks; raises KafkaException."""
@@ -280,23 +289,17 @@ class TransactionalSender:
             self._raw.begin_transaction()
             self._failed, self.refused = None, ""
             self.is_open = True
-        deadline = time.monotonic() + _QUEUE_PATIENCE
-        while True:
-            try:
-                self._raw.produce(
-                    topic,
-                    value=value,
-                    key=key,
-                    headers=headers,
-                    partition=partition,
-                    timestamp=timestamp,
-                    on_delivery=report,
-                )
-                return
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise
-                self._raw.poll(0.05)
+        message: dict[str, Any] = {
+            "value": value,
+            "key": key,
+            "headers": headers,
+            "partition": partition,
+            "timestamp": timestamp,
+        }
+        until_room(
+            lambda: self._raw.produce(topic, **message, on_delivery=report),
+            lambda: self._raw.poll(0.05),
+        )
 
     def commit(self, topic: str, positions: Mapping[int, tuple[int, str]], membership: Any, timeout: float) -> None:
         """Commit the transaction with offsets and metadata by partition of `topic`. Returns when the broker has confirmed it.

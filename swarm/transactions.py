@@ -27,7 +27,7 @@ from swarm.bus import Bus
 from swarm.errors import ConfigurationError, describe
 from swarm.headers import check
 from swarm.plan import transaction_timeout
-from swarm.producer import Headers, Report
+from swarm.producer import Headers, Report, until_room
 
 if TYPE_CHECKING:
     from swarm.lane import Lane
@@ -43,7 +43,6 @@ FLUSH_TIMEOUT: Final = 0.5
 """Seconds that an abort waits for what was produced to be on the broker."""
 UNKNOWN_AFTER: Final = 5.0
 """Seconds for which a commit is tried on once the worker stops: then its outcome is left to the successor, who asks the broker."""
-_QUEUE_PATIENCE: Final = 60.0
 _REPLACE_PAUSE: Final = 1.0
 
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -264,28 +263,23 @@ class Transaction:
             )
         self._produced = True
         check(headers)
-        deadline = time.monotonic() + _QUEUE_PATIENCE
-        while True:
+        message: dict[str, Any] = {"value": value, "key": key, "headers": headers}
+        if on_delivery is not None:
+            message["on_delivery"] = self._both(on_delivery)
+
+        def produce() -> None:
             try:
-                self._raw.produce(
-                    topic,
-                    value=value,
-                    key=key,
-                    headers=headers,
-                    partition=partition,
-                    timestamp=timestamp,
-                    **({"on_delivery": self._both(on_delivery)} if on_delivery is not None else {}),
-                )
-                return
+                self._raw.produce(topic, **message, partition=partition, timestamp=timestamp)
             except KafkaException as error:
                 if error.args[0].code() in _ENDED:
                     raise Aborted(describe(error)) from error
                 raise
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise
-                with contextlib.suppress(KafkaException, SystemError):  # what is fatal, the next try is told
-                    self._raw.poll(0.05)
+
+        until_room(produce, self._poll)
+
+    def _poll(self) -> None:
+        with contextlib.suppress(KafkaException, SystemError):  # what is fatal, the next try is told
+            self._raw.poll(0.05)
 
     def _both(self, on_delivery: Report) -> Report:
         def report(error: KafkaError | None, message: Any) -> None:
