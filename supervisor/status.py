@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from swarm import __version__
+from swarm import __version__, allocator
 from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
 from swarm.supervisor import memory
 
@@ -51,6 +51,7 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             }
             for each in supervisor.suspects.facts()
         ],
+        "allocator": allocator.described(),
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import setproctitle
 
-from swarm import app_metrics, events, exits
+from swarm import allocator, app_metrics, events, exits
 from swarm.app import App
 from swarm.bus import Bus, Listeners
 from swarm.client import producer_properties
@@ -325,6 +325,7 @@ def run(birth: Birth) -> int:
     board.ints[PID] = os.getpid()
     board.floats[STARTED_AT] = time.monotonic()
     board.set_state("starting")
+    allocator.limit_arenas()
     board.add_thread("main")
     try:
         app = _boot(birth)

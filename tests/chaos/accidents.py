@@ -56,6 +56,7 @@ TRACKS = {
             "swarm quiet": (10, 1, 4),
             "swarm scaled": (25, 3, 10),
             "workers replaced": (10, 2, 6),
+            "swarm reloaded": (10, 2, 6),
         },
     ),
     "brokers": Track(

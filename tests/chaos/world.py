@@ -250,6 +250,10 @@ class World:
         if self._is_up("first"):
             self._command("restart")
 
+    def _swarm_reloaded(self, _: float, __: float) -> None:
+        if self._is_up("first"):
+            self._command("reload")
+
     def _broker_restarted(self, lasts: float, chance: float) -> None:
         if broker := self._choose_broker(chance):
             self._tell(f"TERM, and a start after {lasts:.2f} s or more: {broker.bootstrap}")
