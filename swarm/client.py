@@ -147,6 +147,8 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+LONGEST_COMMIT: Final = 60.0
+"""Seconds for which a poller that waits for a commit's answer counts as polling."""
 CLOSE_WITHIN: Final = 10.0
 """Seconds at most that the end of a client is waited for: half of them to leave, the rest to close."""
 PROBE: Final = 1.0
@@ -176,6 +178,8 @@ class Callbacks(Protocol):
         self, error: KafkaError | None, offsets: list[tuple[str, int, int]], refused: Refusals
     ) -> None: ...
     def on_error(self, error: KafkaError, topic: str | None, partition: int | None, offset: int | None) -> None: ...
+    def alive(self) -> None:
+        """The poller is in a call that may last; from another thread."""
 
 
 def _refusals(partitions: Iterable[TopicPartition]) -> Refusals:
@@ -374,8 +378,25 @@ class Client:
         kept = [offset for offset in offsets if offset[:2] not in gone]
         refused = dict.fromkeys(gone, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "The topic was deleted"))
         if kept:
-            refused |= _refusals(self._raw.commit(offsets=_positions(kept, metadata), asynchronous=False) or ())
+            with self._seen_alive():
+                refused |= _refusals(self._raw.commit(offsets=_positions(kept, metadata), asynchronous=False) or ())
         return refused
+
+    @contextmanager
+    def _seen_alive(self) -> Iterator[None]:
+        """A broker that dies in the middle of a commit holds it for the session's time, which is no reason to replace the worker."""
+        done = threading.Event()
+
+        def tell() -> None:
+            until = time.monotonic() + LONGEST_COMMIT
+            while not done.wait(1.0) and time.monotonic() < until:
+                self._callbacks.alive()
+
+        threading.Thread(target=tell, name="committing", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
 
     def pause(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Stop fetching; drops what was prefetched."""

@@ -66,6 +66,11 @@ UNANSWERED: Final = frozenset(
 )
 """Of these: errors after which the commit may have been carried out all the same."""
 
+EVICTED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+"""The group does without us: somebody else may have our partitions already, and we shall be told."""
+DOUBT: Final = 2.0
+"""Seconds for which nothing more is begun then; if nobody takes the partitions meanwhile, they go on."""
+
 Offsets = Sequence[tuple[str, int, int]]
 Texts = Mapping[tuple[str, int], str]
 """Metadata by topic and partition; a partition that is missing has none."""
@@ -321,6 +326,8 @@ class Commits:
                         lane.perhaps_committed = max(lane.perhaps_committed, offset)
                     lane.sent = -1  # whatever the frontier is by then, it is sent again
                     lane.unsure |= offset < lane.committed
+            if error.code() in EVICTED:
+                self._hold()
             if refused:
                 keys = {(topic, partition) for topic, partition, _ in offsets}
                 answered = [request for request in self._requests if request.lane.key in keys]
@@ -330,6 +337,16 @@ class Commits:
         self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), text))
         for request in answered:
             request.answer(False)
+
+    def _hold(self) -> None:
+        """Begin nothing more for a while, and end `each` after the message in hand. Under the lock."""
+        now = self._clock()
+        for lane in self._lanes.values():
+            lane.halt = True
+            lane.held_until = max(lane.held_until, now + DOUBT)
+            if lane.phase == "ready":
+                lane.phase = "idle"
+                self._dispatcher.offer(lane, now)
 
     def _answer_decided(self, now: float) -> None:
         decided: list[tuple[_Request, bool]] = []

@@ -420,8 +420,8 @@ class Group:
         """Commit one lane's frontier and wait. Processing threads."""
         return self.commits.request(lane)
 
-    def _alive(self) -> None:
-        """The poller is waiting for something that it may wait for."""
+    def alive(self) -> None:
+        """The poller is waiting for something that it may wait for. Any thread."""
         self._board.polled(self._slot, self._clock())
 
     # -- assignment --------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ class Group:
         delay = 0.1
         while not self.stop_requested and self._fatal is None:
             for topic, keys in list(waiting.items()):
-                self._alive()
+                self.alive()
                 try:
                     starts |= self._client.resolve(keys, {topic: self._edge(topic)}, timeout=2.0)
                 except KafkaException as error:
@@ -544,11 +544,11 @@ class Group:
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
         waited = [lane for lane in lanes if not lane.plan.long_running]
         self._wait_for_rest(waited, deadline)
-        self.commits.commit_and_wait(self._client, lanes, 5.0, self._alive)
+        self.commits.commit_and_wait(self._client, lanes, 5.0, self.alive)
         with self._dispatcher.lock:
             ended = [lane for lane in lanes if lane.plan.long_running and lane.uncommitted]
         if ended:  # meanwhile
-            self.commits.commit_and_wait(self._client, ended, 0.0, self._alive)
+            self.commits.commit_and_wait(self._client, ended, 0.0, self.alive)
         late = self._end_release(lanes)
         stuck = tuple(lane.key for lane in late if not lane.plan.long_running)
         if stuck:
@@ -586,9 +586,9 @@ class Group:
     def _wait_for_rest(self, lanes: Sequence[Lane], deadline: float) -> None:
         assert self._client is not None
         while True:
-            self._alive()
+            self.alive()
             self._refresh_membership()
-            self.commits.serve_and_wait(self._client, self._alive)
+            self.commits.serve_and_wait(self._client, self.alive)
             now = self._clock()
             with self._dispatcher.lock:
                 if all(lane.phase != "running" and not lane.hook_due for lane in lanes) or now >= deadline:
@@ -759,7 +759,7 @@ class Group:
         self._rebuilds.append(now)
         self.commits.close(for_good=False)
         old, self._client = self._client, None
-        old.close(leave=False, alive=self._alive, patience=CLOSE_WITHIN)
+        old.close(leave=False, alive=self.alive, patience=CLOSE_WITHIN)
         self._bus.publish(events.ClientRebuilt(self.name, error.str()))
         until = now + min(30.0, 0.5 * 2.0**recent)
         while self._clock() < until and not self.stop_requested:
@@ -797,7 +797,7 @@ class Group:
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
         patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - self._clock()))
-        closed = settled and self._client.close(leave=self.leave, alive=self._alive, patience=patience)
+        closed = settled and self._client.close(leave=self.leave, alive=self.alive, patience=patience)
         if held and not closed:
             # Nobody has answered: the group takes them, if it has not done so.
             self._bus.publish(events.PartitionsLost(self.name, tuple(held)))
@@ -816,7 +816,7 @@ class Group:
                 return True
             if self._clock() >= deadline:
                 return False
-            self._alive()
+            self.alive()
             self.commits.send(self._client)
             for message in self._client.fetch(1, 0.02):
                 self._stale((message.topic(), message.partition()), 1)

@@ -31,6 +31,8 @@ class Output:
 
     def __init__(self, fd: int = 2, patience: float = 0.05) -> None:
         self._fd, self._socket = _without_waiting(fd)
+        # A file takes a line at once, whatever its length, and no other process's between its halves.
+        self._most = sys.maxsize if _is_file(fd) else _ATOMIC
         self._patience = patience
         self._dropped = 0
         self._lock = threading.Lock()
@@ -61,9 +63,9 @@ class Output:
                 if not poll.poll(self._patience * 1000):
                     return False
                 if self._socket is not None:
-                    sent = self._socket.send(view[:_ATOMIC], socket.MSG_DONTWAIT)
+                    sent = self._socket.send(view[: self._most], socket.MSG_DONTWAIT)
                 else:
-                    sent = os.write(self._fd, view[:_ATOMIC])
+                    sent = os.write(self._fd, view[: self._most])
                 view = view[sent:]
         except (OSError, ValueError):
             return False
@@ -85,6 +87,13 @@ def _without_waiting(fd: int) -> tuple[int, socket.socket | None]:
     except OSError:
         pass
     return fd, None
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 class Log:

@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 INIT_TIMEOUT: Final = 10.0
 """Seconds for one try to register with the transaction coordinator: ending a predecessor's open transaction takes some 20 ms."""
-CALL_TIMEOUT: Final = 5.0
-"""Seconds for one call; it is repeated while the broker is away."""
+CALL_TIMEOUT: Final = 1.0
+"""Seconds for one call to commit or abort; it is taken up again while the broker is away, and between two it is seen that the lane
+closes."""
+OFFSETS_TIMEOUT: Final = 5.0
+"""Seconds for one call to send offsets."""
 HANGS_AFTER: Final = 6.0
 """Seconds after which sending offsets is given up: librdkafka 2.16 does not come back from that call, whatever timeout it was given,
 where the coordinator has left the cluster's metadata (its issues 5456 and 5511; measured at the restart of a broker)."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that an abort waits for what was produced to be on the broker."""
-UNKNOWN_AFTER: Final = 5.0
+UNKNOWN_AFTER: Final = 3.0
 """Seconds for which a commit is tried on once the worker stops: then its outcome is left to the successor, who asks the broker."""
 _REPLACE_PAUSE: Final = 1.0
 
@@ -170,7 +173,7 @@ class Seat:
 
         def call() -> None:
             try:
-                raw.send_offsets_to_transaction([position], membership, CALL_TIMEOUT)
+                raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT)
             except BaseException as error:
                 outcome.put(error)
             else:

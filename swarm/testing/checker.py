@@ -40,6 +40,8 @@ class Checker:
         self._partitions: dict[Key, Partition] = {}
         self._violations: list[Violation] = []
         self._judged_debug = False
+        self._late: list[Assignment] = []
+        """Those with `late` commits."""
         self._supervisors: dict[str, int | None] = {}
         """Of each log, the pid of the one that runs; None: it has stopped."""
         self.repeated: Counter[str] = Counter()
@@ -82,6 +84,7 @@ class Checker:
                 for where, offsets in contents.items()
             }
         )
+        self._violations += [violation for assignment in self._late for _, violation in assignment.late]
         self._end_of_processes()
         for partition in self._partitions.values():
             self._end_of_partition(partition, committed, held, complete)
@@ -299,12 +302,14 @@ class Checker:
         partition.holders.remove(assignment)
         process.holds.pop(partition.key, None)
         process.former[partition.key] = assignment
-        if assignment.overlaps and not cause and not assignment.refused:
+        # One that was lost again at once was told of it late: it had been frozen.
+        others = [other for other in assignment.overlaps if not other.in_vain]
+        if others and not cause and not assignment.refused:
             self._violation(
                 "one_owner",
-                f"{partition} was handed to {assignment.overlaps[0].process} while {process} held it, which gave it up in good order later",
+                f"{partition} was handed to {others[0].process} while {process} held it, which gave it up in good order later",
                 str(assignment),
-                str(assignment.overlaps[0]),
+                str(others[0]),
                 self._here(how),
             )
         assignment.overlaps = []
@@ -430,8 +435,10 @@ class Checker:
             return
         partition, assignment = found
         first, end = event["first_offset"], event["last_offset"] + 1
-        self._cause(partition, assignment.process, kind, first, max(end, first + 1), within=True)
         run = assignment.run
+        if run is not None and partition.semantics.virtual:
+            end = max(end, run.end)  # what other slices did above it cannot be committed before it is
+        self._cause(partition, assignment.process, kind, first, max(end, first + 1), within=True)
         if run is None or not run.first <= first < run.end:
             return
         if partition.semantics.each and partition.semantics.delivery == "at_most_once":
@@ -454,7 +461,8 @@ class Checker:
         self._set_aside(event, event["first_offset"], event["last_offset"] + 1)
         found = self._run_of(event)
         if found is not None:  # perhaps because its commit is under way
-            found[1].top = max(found[1].top, event["last_offset"] + 1)
+            top = found[1].top = max(found[1].top, event["last_offset"] + 1)
+            found[1].late = [each for each in found[1].late if each[0] > top]
 
     def _on_messages_skipped(self, event: Event) -> None:
         self._judged_debug = True
@@ -581,13 +589,18 @@ class Checker:
         """The answer to a commit that was sent before may come after the revocation; a commit of what was done later may not."""
         former = process.former.get(partition.key)
         if former is None or offset > former.top:
-            self._violation(
+            violation = Violation(
                 "commit_after_release",
                 f"{partition}: {process} committed {offset}"
                 + (f", and held it up to {former.top} only" if former is not None else ", and never held it"),
-                self._here("offsets_committed"),
-                *([str(former)] if former is not None else []),
+                (self._here("offsets_committed"), *([str(former)] if former is not None else [])),
             )
+            if former is not None and partition.semantics.delivery == "at_most_once":
+                if not former.late:
+                    self._late.append(former)
+                former.late.append((offset, violation))  # unless it is said yet what it dropped
+            else:
+                self._violations.append(violation)
 
     def _passed(
         self, partition: Partition, offset: int, invariant: str, text: str, evidence: str, run: Run | None = None
@@ -665,6 +678,8 @@ class Checker:
             why = assignment.cause if assignment.end else ""
             if partition.semantics.manual:
                 why = why or "not marked (manual offsets)"
+            if not why and assignment.end and later.assignment.in_vain:
+                why = "by a worker that had lost the partition before"
             if why:
                 for low, high in open_:
                     self.repeated[why] += high - low

@@ -58,12 +58,17 @@ def check(facts: Facts) -> list[Violation]:
 
 
 def read_events(lines: Iterable[str | bytes]) -> Iterator[Event]:
-    """The events among a log's lines; what is no JSON object with an `event`, or was cut off by a kill, is left out."""
+    """The events among a log's lines; what is no JSON object with an `event`, or was cut off by a kill, is left out, and what
+    another process wrote behind the rest of such a line is not."""
     for line in lines:
         try:
             found = json.loads(line)
         except ValueError:
-            continue
+            text = line.decode(errors="replace") if isinstance(line, bytes) else line
+            try:
+                found = json.loads(text[text.rindex('{"timestamp"') :])
+            except ValueError:
+                continue
         if isinstance(found, dict) and "event" in found:
             yield found
 

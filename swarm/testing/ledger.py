@@ -9,6 +9,7 @@ from typing import Final
 
 from swarm.testing.ranges import Ranges
 from swarm.testing.semantics import Semantics
+from swarm.testing.violations import Violation
 
 Key = tuple[str, str, int]
 """Group, topic, partition."""
@@ -92,10 +93,17 @@ class Assignment:
     """A commit of it failed."""
     top: int = 0
     """At its end: the next offset behind all that may have been done, and so committed, in it."""
+    late: list[tuple[int, Violation]] = field(default_factory=list)
+    """At-most-once: what was committed after its end, and is a violation unless it is said to be dropped."""
     overlaps: list[Assignment] = field(default_factory=list)
     """Assignments of the same partition that began before this one ended."""
     pending: list[tuple[Run, Run, int, int]] = field(default_factory=list)
     """Repetitions of its runs that began before it ended: judged when it does."""
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether it ended by a loss, or with its process: nothing of it counts."""
+        return self.end == "lost" or (bool(self.end) and bool(self.process.trouble))
 
     def __str__(self) -> str:
         return f"line {self.number}, {self.at}: assigned to {self.process} at {self.start}"

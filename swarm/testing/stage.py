@@ -42,7 +42,7 @@ class _StagedGroup(Group):
         if lane.lost or self._client is None:
             return False
         target = lane.frontier
-        self.commits.commit_and_wait(self._client, [lane], 0.0, self._alive)
+        self.commits.commit_and_wait(self._client, [lane], 0.0, self.alive)
         return lane.committed >= target
 
     def need_membership(self) -> None:

@@ -316,6 +316,8 @@ class _Group:
             cause = None
             if former.pid != fact.pid:
                 cause = self._causes.of(former.pid, self._name, fact.place, former.at, fact.at)
+                # Or this one was frozen, and does not know yet that it has lost the partition.
+                cause = cause or self._causes.of(fact.pid, self._name, fact.place, former.at, fact.at)
                 if cause is None and self._semantics.long_running:
                     revoked = self._causes.revoked(former.pid, self._name, fact.place, former.at, fact.at)
                     cause = "revoked" if revoked else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from swarm.testing.invariants import read_events
 
 Place = tuple[str, int]
 """A topic's partition."""
@@ -127,7 +128,7 @@ def read_log(file: Path, wall_to_monotonic: float) -> Log:
     with file.open(errors="replace") as lines:
         for line in lines:
             try:
-                entry = json.loads(line)
+                [entry] = read_events([line])
                 event = str(entry["event"])
             except (ValueError, KeyError, TypeError):
                 log.other.append(line.rstrip()[:500])

@@ -329,7 +329,7 @@ class StagedGroup(Group):
         if lane.lost or self._client is None or refused is not None:
             return False
         target = lane.settled_frontier()
-        self.commits.commit_and_wait(self._client, [lane], 0.0, self._alive)
+        self.commits.commit_and_wait(self._client, [lane], 0.0, self.alive)
         return lane.committed >= target
 
     def need_membership(self) -> None:

@@ -597,3 +597,24 @@ def test_on_assigned_waits_for_its_transaction_and_nothing_runs_before_it() -> N
 
         assert said == ["assigned", "consume"]
         assert not stage.heard(HookFailed)
+
+
+def test_a_worker_that_the_group_does_not_know_begins_nothing_more_for_a_while() -> None:
+    """Somebody else may have its partitions: whatever it did would be done twice. Where nobody takes them, it goes on."""
+    with on_stage(plan_of(lambda messages: None, max_messages=1), range(3)) as stage:
+        lane = stage.assign()
+        stage.poll()
+        stage.step()
+        stage.group.commits.on_committed(KafkaError(KafkaError.UNKNOWN_MEMBER_ID), [(TOPIC, 0, 1)], {})
+        told = stage.now
+        assert stage.messages == 1
+
+        stage.step()
+        assert stage.messages == 2
+        assert stage.now - told >= 2.0
+
+        stage.group.commits.on_committed(KafkaError(KafkaError.FENCED_INSTANCE_ID), [(TOPIC, 0, 2)], {})
+        stage.lose()
+        assert not stage.step()
+        assert lane.phase == "closed"
+        assert stage.messages == 2

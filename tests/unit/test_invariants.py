@@ -799,3 +799,40 @@ def test_a_long_job_that_ends_while_its_partition_is_being_taken_may_be_repeated
     history.assign(9)
     history.run(9, 0, 4)
     assert history.broken() == ["twice"]
+
+
+def test_what_lies_above_a_failed_slice_is_repeated_for_its_sake() -> None:
+    """Offset 2 failed, 9 was done beside it: nothing above 2 can be committed."""
+    history = two_workers(virtual=True, each=True)
+    history.begin(7, 0, 9)
+    history.fail(7, 2, 8)
+    history.end(7, 0, 1)
+    history.end(7, 9, 9)
+    history.commit(7, 2)
+    history.revoke(7)
+    history.assign(8, 2)
+    history.run(8, 2, 9)
+
+    assert history.judge() == []
+
+
+def test_a_worker_that_was_told_too_late_that_it_holds_a_partition_is_no_second_owner() -> None:
+    """It was frozen, and loses it in the same breath; what it began meanwhile was in vain."""
+    history = two_workers()
+    history.begin(7, 0, 4)
+    history.assign(8)
+    history.begin(8, 0, 4)
+    history.lose(8)
+    history.end(7, 0, 4)
+    history.commit(7, 5)
+    history.revoke(7)
+
+    assert history.judge() == []
+
+
+def test_a_line_behind_the_rest_of_one_that_was_cut_off_is_read() -> None:
+    """Its writer was killed in the middle of it, and another one went on there."""
+    cut = '{"timestamp": "2026-01-01T00:00:00Z", "event": "backtrace_dumped", "text": "File '
+    whole = '{"timestamp": "2026-01-01T00:00:01Z", "event": "batch_consumed"}\n'
+
+    assert [event["event"] for event in read_events([cut + whole, cut])] == ["batch_consumed"]

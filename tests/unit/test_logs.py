@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +145,22 @@ def test_a_console_line_stays_one_line_but_for_backtraces(pipe: tuple[int, int])
     assert "worker 1" in first
     assert "backtrace dumped" in first
     assert rest == ["    Thread 1", "      File x"]
+
+
+def test_long_lines_of_several_processes_stay_whole_in_a_file(tmp_path: Path) -> None:
+    """A backtrace of all threads is longer than a pipe takes at once; a file takes any length, and nobody writes in between."""
+    program = textwrap.dedent("""
+        import os, sys
+        from swarm.logs import Output
+        output = Output(2)
+        for _ in range(200):
+            output.write(sys.argv[1] * 20_000)
+    """)
+    file = tmp_path / "log"
+    with file.open("ab") as log:
+        writers = [subprocess.Popen([sys.executable, "-c", program, letter], stderr=log) for letter in "abc"]
+        assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+
+    lines = file.read_text().splitlines()
+    assert len(lines) == 600
+    assert {(len(line), len(set(line))) for line in lines} == {(20_000, 1)}
