@@ -22,6 +22,8 @@ from typing import Any, Final
 from swarm.events import Event
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+"""As journald reads them at the beginning of a line (sd-daemon(3)): it takes them off, and `journalctl -p warning` finds the line."""
 _ATOMIC: Final = 4096
 """PIPE_BUF: poll(2) says a pipe is writable when this much fits, and a write of this much is not interleaved."""
 
@@ -30,6 +32,7 @@ class Output:
     """Writes whole lines to a descriptor without waiting longer than `patience` seconds."""
 
     def __init__(self, fd: int = 2, patience: float = 0.05) -> None:
+        self._journal = is_journal(fd)
         self._fd, self._socket = _without_waiting(fd)
         # A file takes a line at once, whatever its length, and no other process's between its halves.
         self._most = sys.maxsize if _is_file(fd) else _ATOMIC
@@ -43,16 +46,21 @@ class Output:
         """Call in a child: a lock does not survive a fork."""
         self._lock = threading.Lock()
 
-    def write(self, line: str) -> None:
-        """Write one line; drop it where it cannot be written."""
-        data = (line + "\n").encode("utf-8", "replace")
+    def write(self, line: str, level: str = "info") -> None:
+        """Write one line (or several that belong together); drop it where it cannot be written."""
+        data = self._encoded(line, level)
         with self._lock:
             if self._dropped:
-                data = self.notice(self._dropped).encode() + b"\n" + data
+                data = self._encoded(self.notice(self._dropped), "warning") + data
             if self._write(data):
                 self._dropped = 0
             else:
                 self._dropped += 1
+
+    def _encoded(self, line: str, level: str) -> bytes:
+        if self._journal:  # which reads each line for itself
+            line = "\n".join(_PRIORITIES[level] + each for each in line.split("\n"))
+        return (line + "\n").encode("utf-8", "replace")
 
     def _write(self, data: bytes) -> bool:
         view = memoryview(data)
@@ -70,6 +78,15 @@ class Output:
         except (OSError, ValueError):
             return False
         return True
+
+
+def is_journal(fd: int) -> bool:
+    """Whether this descriptor leads to journald itself: systemd says in the environment which device and inode do."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _without_waiting(fd: int) -> tuple[int, socket.socket | None]:
@@ -116,7 +133,7 @@ class Log:
     def line(self, level: str, name: str, facts: dict[str, Any]) -> None:
         """Write one line; facts may bring their own `worker` and `pid`."""
         if self._json:
-            self._output.write(self._record(level, name, facts))
+            self._output.write(self._record(level, name, facts), level)
             return
         now = datetime.datetime.now(datetime.UTC)
         who = "supervisor" if self._worker is None else f"worker {self._worker}"
@@ -124,7 +141,8 @@ class Log:
         blocks = [facts.pop(key) for key in ("text", "traceback") if facts.get(key)]
         said = " ".join(f"{key}={_plain(value)}" for key, value in facts.items() if value is not None)
         line = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {level:<7} {who:<10} {name.replace('_', ' ')}  {said}".rstrip()
-        self._output.write("\n".join([line, *(f"    {text}" for block in blocks for text in str(block).splitlines())]))
+        shown = [line, *(f"    {text}" for block in blocks for text in str(block).splitlines())]
+        self._output.write("\n".join(shown), level)
 
     def _record(self, level: str, name: str, facts: dict[str, Any]) -> str:
         now = datetime.datetime.now(datetime.UTC)

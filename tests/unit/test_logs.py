@@ -164,3 +164,27 @@ def test_long_lines_of_several_processes_stay_whole_in_a_file(tmp_path: Path) ->
     lines = file.read_text().splitlines()
     assert len(lines) == 600
     assert {(len(line), len(set(line))) for line in lines} == {(20_000, 1)}
+
+
+def test_the_journal_gets_a_priority_with_each_line(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stderr is what systemd says the journal is; a traceback's lines keep their event's."""
+    journal = os.fstat(pipe[1])
+    monkeypatch.setenv("JOURNAL_STREAM", f"{journal.st_dev}:{journal.st_ino}")
+    log = Log("debug", "console", Output(pipe[1]))
+
+    for level in ("debug", "info", "warning"):
+        log.line(level, "log", {"message": "x"})
+    log.line("error", "log", {"traceback": "first\nsecond"})
+
+    text = os.read(pipe[0], 1 << 16).decode().splitlines()
+    assert [line[:3] for line in text] == ["<7>", "<6>", "<4>", "<3>", "<3>", "<3>"]
+    assert text[-1] == "<3>    second"
+
+
+def test_nobody_else_gets_priorities(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose stderr was sent elsewhere still has the variable in its environment."""
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+
+    Log("info", "json", Output(pipe[1])).line("error", "log", {})
+
+    assert [line["level"] for line in lines(pipe[0])] == ["error"]
