@@ -74,6 +74,9 @@ if TYPE_CHECKING:
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
 MOST_WORKERS = 256
+EXTENSION = 20.0
+"""Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
+long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -137,6 +140,7 @@ class Supervisor:
         self._signals = Signals(self._own_dump)
         self._notifier = Notifier()
         self._watchdog_at = 0.0
+        self._extended_at = 0.0
         control = run_dir / "control.sock"
         self._control = ControlServer(
             control, self._selector, self._request, left.control if left is not None else None
@@ -211,6 +215,8 @@ class Supervisor:
                 due.append(worker.stop_deadline)
         if self._watchdog_at:
             due.append(self._watchdog_at)
+        if self.stopping:
+            due.append(self._extended_at + EXTENSION / 4)
         return max(0.0, min(due) - now)
 
     def _pass(self) -> None:
@@ -988,6 +994,9 @@ class Supervisor:
         if said != self._posted:
             self._posted = said
             self._notifier.send(f"STATUS={said}")
+        if self.stopping and now >= self._extended_at + EXTENSION / 4:
+            self._notifier.extend(EXTENSION)
+            self._extended_at = now
         if self._notifier.watchdog is not None and now >= self._watchdog_at:
             self._notifier.send("WATCHDOG=1")
             self._watchdog_at = now + self._notifier.watchdog / 2

@@ -39,6 +39,10 @@ class Notifier:
         if self.watchdog is not None:
             self.send("WATCHDOG=1", f"WATCHDOG_USEC={int(1e6 * (2 * self.watchdog if seconds is None else seconds))}")
 
+    def extend(self, seconds: float) -> None:
+        """Ask for a start or a stop to last longer than the unit allows: so long, or until this is said again."""
+        self.send(f"EXTEND_TIMEOUT_USEC={int(1e6 * seconds)}")
+
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY=1`."""
         if self._socket is not None:
