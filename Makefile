@@ -13,7 +13,7 @@ RUN := PYTHONPATH=. $(PYTHON)
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(VENV)/installed ## The virtual environment in .venv, with the versions of constraints.txt
@@ -43,7 +43,22 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 
 .PHONY: test
 test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
-	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit
+	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit --ignore=tests/systemd --ignore=tests/image --ignore=tests/manifests
+
+.PHONY: test-systemd
+test-systemd: venv kafka ## The unit file on a systemd that is really booted, in a folder; as root
+	@tests/support/need systemd
+	$(PYTEST) -v tests/systemd
+
+.PHONY: test-image
+test-image: venv ## The image, really built from the Dockerfile (no registry is asked) and run as PID 1; as root
+	@tests/support/need image
+	$(PYTEST) -v tests/image
+
+.PHONY: test-manifests
+test-manifests: venv ## The Kubernetes manifests against schemas
+	$(PYTHON) -m pip install -q --upgrade --target build/manifests -c constraints.txt kubernetes-validate pyyaml
+	PYTHONPATH=build/manifests $(PYTEST) -q tests/manifests
 
 .PHONY: scenarios
 scenarios: venv kafka ## Scenarios on a real Apache Kafka; AREA=name: one folder or file of tests/scenarios
