@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 from swarm import __version__, events, exits
 from swarm.bus import Bus
 from swarm.logs import Log
+from swarm.pauses import Pauses, Word
 from swarm.scoreboard import Bulletin, Scoreboard
+from swarm.selection import chosen_groups
 from swarm.supervisor import incidents
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
@@ -62,7 +64,7 @@ from swarm.supervisor.processes import (
 )
 from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
-from swarm.supervisor.status import snapshot
+from swarm.supervisor.status import groups_of, snapshot
 from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
 from swarm.supervisor.suspects import Job, Suspects
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
@@ -77,6 +79,8 @@ MOST_WORKERS = 256
 EXTENSION = 20.0
 """Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
 long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
+LONGEST_TOPIC = 249
+"""Characters of a topic's name, by Kafka's rules."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -177,6 +181,7 @@ class Supervisor:
         self._wanted = sum(1 for worker in self.workers if not worker.retired)
         # New code may bear what killed the old.
         self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
+        self.pauses = Pauses(left.pauses if left is not None else ())
         self._oom_kills = OomKills()
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
@@ -470,6 +475,7 @@ class Supervisor:
             quiet=self.quiet,
             ever_came_up=self._ever_came_up,
             suspects=self.suspects.facts(),
+            pauses=self.pauses.facts(),
             pid_file=self._pid_file.fd,
             control=self._control.listening,
             waiters=waiters,
@@ -495,6 +501,7 @@ class Supervisor:
             self._observing.adopt(left.observer)
         for worker, facts in zip(self.workers, left.workers, strict=True):
             worker.told_quiet = self.quiet
+            worker.told_pauses = -1 if self.pauses else 0  # perhaps the last word had not gone through
             worker.told_suspects = self.suspects.version  # the old code goes on with what it knows of its killers
             if worker.process is not None:
                 self._watch(worker)
@@ -571,6 +578,7 @@ class Supervisor:
                 worker.dump_fd,
                 self._close_in_child(),
                 self.suspects.facts(),
+                self.pauses.facts(),
             )
         except OSError as error:
             worker.failures += 1
@@ -580,6 +588,7 @@ class Supervisor:
         lifetime = self.limits.max_lifetime
         worker.begin(process, now, lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0)
         worker.told_suspects = self.suspects.version
+        worker.told_pauses = self.pauses.version
         self._watch(worker)
         self._inform(worker)
         self.bus.publish(events.WorkerStarted(worker.index, process.pid, worker.restarts))
@@ -595,6 +604,9 @@ class Supervisor:
             worker, {"command": "suspects", "suspects": self.suspects.facts()}
         ):
             worker.told_suspects = version
+        version = self.pauses.version
+        if worker.told_pauses != version and self._tell(worker, {"command": "pauses", "pauses": self.pauses.facts()}):
+            worker.told_pauses = version
 
     def _tell(self, worker: Worker, command: dict[str, Any]) -> bool:
         if worker.process is None or worker.process.channel is None:
@@ -871,6 +883,54 @@ class Supervisor:
             self._quiet_said = False
             self.bus.publish(events.SwarmResumed())
 
+    def _say(self, request: dict[str, Any], connection: Connection, *, paused: bool) -> None:
+        """Pause or resume partitions: a wish of `swarmctl pause` or `resume` with a topic."""
+        topic, partition, group = request.get("topic"), request.get("partition"), request.get("group")
+        if (
+            not isinstance(topic, str)
+            or not topic
+            or len(topic) > LONGEST_TOPIC
+            or not (partition is None or (type(partition) is int and partition >= 0))
+            or not (group is None or isinstance(group, str))
+        ):
+            what = f"topic {topic!r}, partition {partition!r}, group {group!r}"
+            connection.refuse(
+                f"{request['command']}: expected a topic, and a partition and a group or none, got {what}"
+            )
+            return
+        groups = groups_of(self)
+        if group is not None and groups and group not in groups:
+            connection.refuse(f"this swarm has no group {group!r}: it consumes in {', '.join(groups)}")
+            return
+        if self.app is not None and not self._consumes(group, topic):
+            connection.refuse(f"nothing in this swarm consumes {topic!r}{f' in group {group}' if group else ''}")
+            return
+        word = Word(paused, topic, partition, group)
+        before = self.pauses.version
+        try:
+            self.pauses.say(word)
+        except ValueError as error:
+            connection.refuse(str(error))
+            return
+        if self.pauses.version != before:
+            self.bus.publish((events.PauseOrdered if paused else events.PauseLifted)(topic, partition, group))
+        for worker in self.workers:
+            self._inform(worker)
+        held = [
+            {"worker": worker.index, "group": view.group, "topic": view.topic, "partition": view.partition}
+            for worker in self.workers
+            if worker.process is not None
+            for view in worker.board.assigned()
+            if word.speaks_of(view.group, view.topic, view.partition)
+        ]
+        connection.answer({"state": self.state, "held": held, "paused": self.pauses.facts()})
+
+    def _consumes(self, group: str | None, topic: str) -> bool:
+        """Whether a subscription of the app means this topic, or a partition of it is held; the app is known."""
+        assert self.app is not None
+        chosen = chosen_groups(self.app, self.loaded.settings.swarm)
+        return any(plan.matches(topic) for name, plans in chosen.items() if group in (None, name) for plan in plans)
+
     def _hear_worker(self, worker: Worker) -> None:
         process = worker.process
         if process is None or process.channel is None:
@@ -911,8 +971,10 @@ class Supervisor:
             case "quiet" | "resume" as command:
                 self.set_quiet(command == "quiet")
                 connection.answer({"state": self.state})
-            case "restart" | "scale" if self.stopping:
+            case "restart" | "scale" | "pause_partitions" | "resume_partitions" if self.stopping:
                 connection.refuse("the swarm is being stopped")
+            case "pause_partitions" | "resume_partitions" as command:
+                self._say(request, connection, paused=command == "pause_partitions")
             case "restart":
                 only = request.get("worker")
                 if only is not None and not (isinstance(only, int) and 0 <= only < len(self.workers)):

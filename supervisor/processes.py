@@ -159,8 +159,9 @@ def fork_worker(
     dump_fd: int,
     close: Sequence[int],
     suspects: list[dict[str, Any]],
+    pauses: list[dict[str, Any]],
 ) -> Process:
-    """Fork a worker. `suspects`: what it has to know of messages that may kill it. `close` names descriptors of the supervisor that the child must not hold; raises OSError (EAGAIN, ENOMEM)."""
+    """Fork a worker. `suspects`, `pauses`: what it has to know of messages that may kill it, and of partitions that are paused. `close` names descriptors of the supervisor that the child must not hold; raises OSError (EAGAIN, ENOMEM)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -171,7 +172,7 @@ def fork_worker(
 
         ours.close()
         signal_fd = _become_child(close, dump_fd)
-        return run(Birth(index, loaded, app, board, theirs, parent, log(), suspects, signal_fd))
+        return run(Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, signal_fd))
 
     pid = _fork(be_worker)
     theirs.close()

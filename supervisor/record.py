@@ -68,6 +68,8 @@ class Worker:
     told_quiet: bool = False
     told_suspects: int = 0
     """The version of the suspects that its process knows."""
+    told_pauses: int = 0
+    """The same of what is paused."""
 
     retired: bool = False
     settling: bool = False

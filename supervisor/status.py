@@ -21,10 +21,15 @@ SLOW_SHARE: Final = 0.5
 """A job is called slow when it has used this share of its time limit."""
 
 
+def groups_of(supervisor: Supervisor) -> list[str]:
+    """The consumer groups; without preloading, those that workers have told of."""
+    return supervisor.groups or sorted({g.group for w in supervisor.workers for g in w.board.groups()})
+
+
 def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
     """The status of the contract; ages and times in seconds, memory in bytes, None for what is not known."""
     now = time.monotonic()
-    groups = supervisor.groups or sorted({g.group for w in supervisor.workers for g in w.board.groups()})
+    groups = groups_of(supervisor)
     return {
         "name": supervisor.name,
         "pid": os.getpid(),
@@ -52,6 +57,7 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             for each in supervisor.suspects.facts()
         ],
         "allocator": allocator.described(),
+        "paused": supervisor.pauses.facts(),
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }
@@ -90,6 +96,7 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
                 "position": view.position,
                 "committed": view.committed if view.committed >= 0 else None,
                 "lag": view.lag,
+                "paused": view.paused,
             }
             for view in (sorted(board.assigned(), key=lambda v: (v.group, v.topic, v.partition)) if alive else [])
         ]

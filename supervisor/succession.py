@@ -62,6 +62,7 @@ class Heritage:
     quiet: bool
     ever_came_up: bool
     suspects: list[dict[str, Any]]
+    pauses: list[dict[str, Any]]
     pid_file: int
     control: int
     waiters: list[int]

@@ -312,15 +312,77 @@ def quiet(config: Path | None, overrides: tuple[str, ...]) -> int:
     return _simple("quiet", "no new work is taken", config, overrides, patience=10.0)
 
 
-@cli.command(short_help="Take work again.")
+def _place(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int | None] | None:
+    if value is None:
+        return None
+    topic, slash, number = value.partition("/")
+    if topic and (not slash or (number.isascii() and number.isdigit())):
+        return topic, int(number) if slash else None
+    raise click.BadParameter(f"expected TOPIC or TOPIC/PARTITION, such as orders or orders/3, got {value!r}.")
+
+
+_group_option = click.option("--group", metavar="G", help="Only for this consumer group; default: all that consume it.")
+
+
+@cli.command(short_help="Take no new work of a topic or a partition.")
+@click.argument("place", metavar="TOPIC[/PARTITION]", callback=_place)
+@_group_option
 @_with_settings
-def resume(config: Path | None, overrides: tuple[str, ...]) -> int:
-    """Take work again after `swarmctl quiet`.
+def pause(place: tuple[str, int | None], group: str | None, config: Path | None, overrides: tuple[str, ...]) -> int:
+    """Take no new work of a topic, or of one of its partitions, and keep the membership; what runs is finished and committed.
+
+    It holds for whichever worker has the partition, also after restarts of workers, rebalances and a reload, until
+    `swarmctl resume TOPIC[/PARTITION]` or the daemon's end.
+
+    \b
+      swarmctl pause orders/3
+      swarmctl pause orders --group billing
+    """
+    return _pause("pause_partitions", "paused", place, group, config, overrides)
+
+
+@cli.command(short_help="Take work again.")
+@click.argument("place", metavar="[TOPIC[/PARTITION]]", required=False, callback=_place)
+@_group_option
+@_with_settings
+def resume(
+    place: tuple[str, int | None] | None, group: str | None, config: Path | None, overrides: tuple[str, ...]
+) -> int:
+    """Take work again after `swarmctl quiet`; with a topic or a partition, after `swarmctl pause`.
 
     \b
       swarmctl resume
+      swarmctl resume orders/3
     """
+    if place is not None:
+        return _pause("resume_partitions", "resumed", place, group, config, overrides)
+    if group is not None:
+        raise click.UsageError(
+            "--group is for a topic: swarmctl resume TOPIC --group G. Without one, all work is meant."
+        )
     return _simple("resume", "work is taken again", config, overrides, patience=10.0)
+
+
+def _pause(
+    command: str,
+    done: str,
+    place: tuple[str, int | None],
+    group: str | None,
+    config: Path | None,
+    overrides: Iterable[str],
+) -> int:
+    from swarm import control
+
+    topic, partition = place
+    answer = control.request(
+        _run_dirs(config, overrides), command, topic=topic, partition=partition, group=group, patience=10.0
+    )
+    held = sorted({each["worker"] for each in answer["result"]["held"]})
+    many = "s" if len(held) > 1 else ""
+    by = f"held by worker{many} {', '.join(map(str, held))}" if held else "no worker holds it now"
+    where = topic if partition is None else f"{topic}/{partition}"
+    click.echo(f"{where} is {done}{f' in group {group}' if group else ''}: {by} (pid {answer['pid']})")
+    return 0
 
 
 @cli.command(short_help="Replace the workers, one after the other.")

@@ -79,7 +79,7 @@ class Dispatcher:
         if lane.hook_due and (lane.closing or lane.phase == "idle" or lane.due_at <= now):
             self._make_ready(lane)  # else its instance could not be made, and waits for the next try
             return
-        if self.quiet or self.stopping or lane.closing:
+        if self.quiet or self.stopping or lane.closing or lane.paused:
             return
         if lane.phase == "waiting" and lane.due_at > now:
             if not self._fills_early(lane):
@@ -141,7 +141,7 @@ class Dispatcher:
                 while self._timers and self._timers[0][0] <= now:
                     due, _, lane = heapq.heappop(self._timers)
                     if lane.phase == "waiting" and lane.due_at == due:
-                        if self.quiet or self.stopping or lane.closing:
+                        if self.quiet or self.stopping or lane.closing or lane.paused:
                             lane.phase = "idle"  # offered again at the resume
                         else:
                             self._make_ready(lane)
@@ -158,7 +158,7 @@ class Dispatcher:
                     if (self._alone or self._want_alone) and not (lane.closing and lane.hook_due):
                         passed.append(lane)  # only who leaves goes on: a rebalance waits for it
                         continue
-                    if not lane.hook_due and (self.quiet or self.stopping or lane.closing):
+                    if not lane.hook_due and (self.quiet or self.stopping or lane.closing or lane.paused):
                         lane.phase = "idle"
                         self.rested.notify_all()
                         continue
@@ -184,7 +184,7 @@ class Dispatcher:
             try:
                 while True:
                     left = deadline - self._clock()
-                    if left <= 0 or lane.closing or self.quiet or self.stopping:
+                    if left <= 0 or lane.closing or lane.paused or self.quiet or self.stopping:
                         return False
                     if not self._alone and self.running <= self._want_alone:
                         break

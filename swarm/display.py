@@ -223,6 +223,9 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
             at = worker["last_exit"].get("at")
             when = f" {duration(max(0.0, now - at))} ago" if at is not None else ""
             texts.append(f"worker {index}, last exit{when}: {exit_in_words(worker['last_exit'])}.")
+    paused = [each for each in status.get("paused", []) if each["paused"]]
+    if paused:
+        texts.append(f"paused: {', '.join(_pause(each, status['paused']) for each in paused)}.")
     if status.get("under_way"):
         texts.append(f"under way: {status['under_way']}.")
     if status.get("reload_error"):
@@ -234,6 +237,15 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                 f"message {each['first_offset']} of {where} killed its process {each['deaths']} times: it never runs again."
             )
     return texts
+
+
+def _pause(word: Mapping[str, Any], words: Sequence[Mapping[str, Any]]) -> str:
+    """One pause, with what was taken out of it since."""
+    where = word["topic"] if word["partition"] is None else f"{word['topic']}/{word['partition']}"
+    text = where if word["group"] is None else f"{where} (group {word['group']})"
+    later = words[list(words).index(word) + 1 :]
+    but = [_pause(other, []) for other in later if not other["paused"] and other["topic"] == word["topic"]]
+    return f"{text} but {' and '.join(but)}" if but else text
 
 
 def exit_in_words(last_exit: Mapping[str, Any]) -> str:

@@ -286,6 +286,29 @@ class PartitionPaused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumptionPaused(Event):
+    """An operator paused this partition, and it rests now: no job of it runs, and `offset` is the next that will be handled."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumptionResumed(Event):
+    """An operator's pause of this partition is over."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionSought(Event):
     """A handler asked to go on reading at `offset` (`seek`, or `pause` with another offset), or a hook's outputs were taken back."""
 
@@ -646,12 +669,32 @@ class SwarmScaled(Event):
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class PauseOrdered(Event):
+    """`swarmctl pause`: no new work of this partition (None: of the whole topic) for this group (None: for all), whoever holds it."""
+
+    topic: str
+    partition: int | None
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PauseLifted(Event):
+    """`swarmctl resume` with a topic: work of it is taken again."""
+
+    topic: str
+    partition: int | None
+    group: str | None
+
+
 OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmStarted,
     SwarmStopping,
     SwarmStopped,
     SwarmQuiet,
     SwarmResumed,
+    PauseOrdered,
+    PauseLifted,
     SwarmFailed,
     SwarmScaled,
     MessagesSuspected,

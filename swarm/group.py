@@ -267,6 +267,7 @@ class Group:
             if lane.client_paused
             and lane.buffered <= self._capacity(lane) // 2
             and lane.held_until <= now
+            and not lane.paused
             and not lane.out_of_range
             and not lane.closing
         ]
@@ -290,6 +291,8 @@ class Group:
             self.paused_for_quiet = self._dispatcher.quiet
             if self.paused_for_quiet:
                 self._pause(self.lanes.values())
+        if self.runtime.pauses:
+            self._obey_pauses()
         self._resume_drained(now)
         if now >= self._next_commit:
             self._next_commit = now + self.runtime.commit_interval
@@ -298,6 +301,18 @@ class Group:
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH
             self._refresh(now)
+
+    def _obey_pauses(self) -> None:
+        """Fetch nothing for partitions that an operator paused; when the job in hand has ended, commit it and say so."""
+        paused = [lane for lane in self.lanes.values() if lane.paused]
+        self._pause(paused)
+        with self._dispatcher.lock:
+            resting = [lane for lane in paused if lane.paused and not lane.rests and lane.phase != "running"]
+            for lane in resting:
+                lane.rests = True
+                self._bus.publish(events.ConsumptionPaused(self.name, *lane.key, lane.settled_frontier()))
+        if resting:
+            self._next_commit = self._next_refresh = 0.0
 
     def _refresh(self, now: float) -> None:
         assert self._client is not None
@@ -458,6 +473,7 @@ class Group:
                     lane.committed = lane.sent = -1
                 lane.metadata = lane.metadata_sent = lane.metadata_committed = self._client.metadata.get(lane.key)
                 lane.hook_due = "on_assigned"
+                lane.paused = self.runtime.pauses.holds(self.name, topic, partition)
                 self.lanes[lane.key] = lane
                 self._born.append(lane)
         self._client.uncommitted.clear()
@@ -465,8 +481,7 @@ class Group:
 
     def _begin(self, starts: Mapping[tuple[str, int], int]) -> None:
         now = self._clock()
-        if self._dispatcher.quiet:
-            self._pause(self.lanes.values())
+        self._pause(lane for lane in self.lanes.values() if lane.paused or self._dispatcher.quiet)
         with self._dispatcher.lock:
             for key in starts:
                 self._dispatcher.offer(self.lanes[key], now)

@@ -103,6 +103,10 @@ class Lane:
         self.client_paused = False
         self.held_until = 0.0
         """A pause by the handler, or after an offset out of range."""
+        self.paused = False
+        """An operator paused it (`swarm.pauses`): no job begins. Written under the lock."""
+        self.rests = False
+        """It is paused, and the poller has seen that no job of it runs any more."""
         self.out_of_range = False
         """The group's offset is not in the log, and nobody said where to go on: nothing more is fetched."""
         self.seek_request: int | None = None

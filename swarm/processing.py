@@ -104,7 +104,7 @@ class Processor:
                 return
             if lane.hook_due:  # it has to wait for its transaction
                 return
-            if self._dispatcher.quiet or self._dispatcher.stopping:
+            if self._dispatcher.quiet or self._dispatcher.stopping or lane.paused:
                 return
         if lane.closing:
             return
@@ -200,7 +200,7 @@ class Processor:
 
     def _consume(self, lane: Lane) -> None:
         with self._dispatcher.lock:
-            if lane.closing or not (lane.again or lane.chunks):
+            if lane.closing or lane.paused or not (lane.again or lane.chunks):
                 return
             lane.take()
             lane.halt = False
@@ -361,7 +361,7 @@ class Processor:
         with self._dispatcher.lock:
             lane.put_back(lane.batch)
             lane.batch = []
-            if lane.closing or self._dispatcher.quiet or self._dispatcher.stopping:
+            if lane.closing or lane.paused or self._dispatcher.quiet or self._dispatcher.stopping:
                 return
             self._dispatcher.delay(lane, self._clock() + HELD_SAYING)
         self._bus.publish(events.MessageHeld(lane.group.name, lane.topic, lane.partition, message.offset(), deaths))

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 _MAGIC: Final = 0x6B73776172_0000 + LAYOUT_VERSION
 
 STATES: Final = ("none", "starting", "running", "quiet", "stopping", "stopped")
@@ -111,7 +111,7 @@ _STRING_AT: Final = _JOB_AT + MAX_JOBS * _JOB_WORDS
 _STRING_WORDS: Final = 32  # a topic's name has up to 249 characters
 MAX_ASSIGNED: Final = 8192
 _ASSIGNED_AT: Final = _STRING_AT + MAX_STRINGS * _STRING_WORDS
-_ASSIGNED_WORDS: Final = 8
+_ASSIGNED_WORDS: Final = 10
 _TEXT_AT: Final = _ASSIGNED_AT + MAX_ASSIGNED * _ASSIGNED_WORDS
 _TEXT_BYTES: Final = 4096
 SIZE: Final = -(-(_TEXT_AT * 8 + _TEXT_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -145,7 +145,10 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class AssignedView:
-    """One assigned partition. Offsets are next offsets; -1001 is unknown. `high_at` is when `high` was last seen to be fresh."""
+    """One assigned partition. Offsets are next offsets; -1001 is unknown. `high_at` is when `high` was last seen to be fresh.
+
+    paused: an operator paused it, and no job of it runs any more.
+    """
 
     group: str
     topic: str
@@ -154,6 +157,7 @@ class AssignedView:
     committed: int
     high: int
     high_at: float
+    paused: bool = False
 
     @property
     def lag(self) -> int | None:
@@ -329,8 +333,8 @@ class Scoreboard:
         """The processing thread of this slot is idle."""
         self.floats[_JOB_AT + slot * _JOB_WORDS] = 0.0
 
-    def set_assigned(self, entries: Sequence[tuple[int, int, int, int, int, int, float]]) -> None:
-        """Write the whole table of assigned partitions: (group, topic, partition, position, committed, high, high_at)."""
+    def set_assigned(self, entries: Sequence[tuple[int, int, int, int, int, int, float, bool]]) -> None:
+        """Write the whole table of assigned partitions: (group, topic, partition, position, committed, high, high_at, paused)."""
         with self._lock:
             self.ints[ASSIGN_SEQ] += 1
             for number, entry in enumerate(entries[:MAX_ASSIGNED]):
@@ -338,6 +342,7 @@ class Scoreboard:
                 for word, value in enumerate(entry[:6]):
                     self.ints[at + word] = value
                 self.floats[at + 6] = entry[6]
+                self.ints[at + 7] = entry[7]
             self.ints[N_ASSIGNED] = min(len(entries), MAX_ASSIGNED)
             self.ints[ASSIGN_SEQ] += 1
 
@@ -436,6 +441,7 @@ class Scoreboard:
                         committed,
                         high,
                         self.floats[at + 6],
+                        bool(self.ints[at + 7]),
                     )
                 )
             if before % 2 == 0 and self.ints[ASSIGN_SEQ] == before:

@@ -36,6 +36,7 @@ from swarm.group import Group
 from swarm.loading import app_problems, load_app, own_frames
 from swarm.logs import Log
 from swarm.membership import group_properties
+from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MAX_JOBS, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
@@ -65,6 +66,8 @@ class Birth:
     log: Log
     suspects: list[dict[str, Any]]
     """What may kill its process (`swarm.suspicion`)."""
+    pauses: list[dict[str, Any]]
+    """What an operator paused (`swarm.pauses`)."""
     signal_fd: int
     """Readable when a signal has come (the wakeup descriptor)."""
 
@@ -121,6 +124,7 @@ class Runtime:
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)
+        self.pauses = Pauses(birth.pauses)
         self.concurrency = settings.worker.concurrency
         self._chosen = chosen_groups(app, settings.swarm)
         self._plans = [plan for plans in self._chosen.values() for plan in plans]
@@ -273,6 +277,7 @@ class Runtime:
                         lane.committed if lane.committed >= 0 else -1001,
                         lane.high,
                         lane.high_at,
+                        lane.paused and lane.rests,
                     )
                 )
         self.board.set_assigned(entries)
@@ -292,9 +297,25 @@ class Runtime:
             self.dispatcher.quiet = on
             lanes = [lane for group in self.groups for lane in group.lanes.values()]
             for lane in lanes:
-                lane.halt = on or bool(lane.closing)
+                lane.halt = on or lane.paused or bool(lane.closing)
                 if not on:
                     self.dispatcher.offer(lane, self.clock())
+            self.dispatcher.wake()
+
+    def pause(self, pauses: Pauses) -> None:
+        """Begin no job of the partitions that are paused from now on, and work on those that no longer are."""
+        with self.dispatcher.lock:
+            self.pauses = pauses
+            for group in self.groups:
+                for lane in group.lanes.values():
+                    before, lane.paused = lane.paused, pauses.holds(group.name, lane.topic, lane.partition)
+                    if lane.paused:
+                        lane.halt = True
+                    elif before:
+                        lane.rests = False
+                        lane.halt = self.dispatcher.quiet or bool(lane.closing)
+                        self.dispatcher.offer(lane, self.clock())
+                        self.bus.publish(events.ConsumptionResumed(group.name, lane.topic, lane.partition))
             self.dispatcher.wake()
 
     def stop(self, *, leave: bool) -> None:
@@ -454,6 +475,8 @@ class _Main:
                         group.leave = self._leave
                 case "suspects":
                     self._runtime.suspicion.learn(command["suspects"])
+                case "pauses":
+                    self._runtime.pause(Pauses(command["pauses"]))
                 case "quiet":
                     self._runtime.quiet(True)
                 case "resume":

@@ -18,6 +18,7 @@ from swarm.events import Event
 from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.lane import Lane
+from swarm.pauses import Pauses
 from swarm.processing import Processor
 from swarm.scoreboard import Scoreboard
 from swarm.suspicion import Suspicion
@@ -94,6 +95,7 @@ class Stage:
             wait_async=self._wait_async,
             job_limit=lambda plan: 0.0,
             suspicion=Suspicion(),
+            pauses=Pauses(),
             concurrency=4,
             exactly_once=any(plan.exactly_once for plan in app.plans),
             bucket=lambda plan: buckets.get(id(plan)),

@@ -22,11 +22,13 @@ from swarm.events import Event
 from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.lane import Lane
+from swarm.pauses import Pauses
 from swarm.plan import Plan
 from swarm.processing import Processor
 from swarm.scoreboard import MESSAGES, Scoreboard
 from swarm.suspicion import Suspicion
 from swarm.transactions import Seat
+from swarm.worker import Runtime
 
 TOPIC = "orders"
 Offsets = Sequence[tuple[str, int, int]]
@@ -362,6 +364,7 @@ def make_runtime(
         wait_async=asyncio.run,
         job_limit=lambda plan: 0.0,
         suspicion=Suspicion(),
+        pauses=Pauses(),
         concurrency=concurrency,
         exactly_once=plan.exactly_once,
         bucket=lambda plan: None,
@@ -391,11 +394,13 @@ class Stage:
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
         self.dispatcher.rested.wait = self._let_others_run  # type: ignore[method-assign]
         runtime = make_runtime(plan, self.broker, self.dispatcher, lambda: self.now, self.events)
+        self.runtime = runtime
         self.board: Scoreboard = runtime.board
         runtime.bucket = lambda plan: self.bucket
         self.group = StagedGroup(runtime, "shop", [plan], {})
         self.client = FakeClient(self.broker, self.group)
         self.group._client = cast(Any, self.client)
+        runtime.groups = [self.group]
         self.processor = Processor(runtime, 0)
         self.helper = Processor(runtime, 1)
         """Another thread's, for slices."""
@@ -436,6 +441,10 @@ class Stage:
                 lane.halt = on or bool(lane.closing)
                 if not on:
                     self.dispatcher.offer(lane, self.now)
+
+    def pause(self, pauses: Pauses) -> None:
+        """An operator has said what is paused."""
+        Runtime.pause(self.runtime, pauses)
 
     def stop(self) -> None:
         self.dispatcher.stopping = True

@@ -110,6 +110,8 @@ def test_a_mistake_is_one_short_message_and_exit_code_1(
         ["backtrace"],
         ["quiet"],
         ["resume"],
+        ["resume", "orders/3"],
+        ["pause", "orders"],
         ["restart"],
         ["reload"],
         ["scale", "2"],
