@@ -123,6 +123,7 @@ class Supervisor:
             limit,
             kill,
             supervision.max_lifetime,
+            supervision.standing_timeout,
         )
         backoff = supervision.restart_backoff
         self.restart_policy = RestartPolicy(backoff.initial, backoff.factor, backoff.maximum, backoff.reset_after)
@@ -182,6 +183,8 @@ class Supervisor:
         # New code may bear what killed the old.
         self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
         self.pauses = Pauses(left.pauses if left is not None else ())
+        self._given_up: dict[tuple[str, str, int], int] = {}
+        """Partitions for which a worker was replaced, and where they stood: until they move, no other one is."""
         self._oom_kills = OomKills()
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
@@ -236,6 +239,8 @@ class Supervisor:
         self._backtraces.collect(now)
         if self.suspects:
             self._acquit()
+        if self._given_up:
+            self._forget_moved()
         for worker in self.workers:
             self._inform(worker)
             if now - worker.cpu_at[0] >= self.check_interval * 0.9:
@@ -262,7 +267,7 @@ class Supervisor:
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
-            tuple(worker.view() for worker in self.workers),
+            tuple(worker.view(self._given_up) for worker in self.workers),
             self.stopping,
             self.at_once,
             self._ever_came_up,
@@ -282,6 +287,8 @@ class Supervisor:
                 if reason == "memory_kill":
                     worker.reason = reason
                 worker.dump = "pending"
+                if reason == "partition_stands":
+                    self._give_up_standing(worker, now)
                 self._dump_for_fault(worker, now)
             case Terminate(index, _, reason):
                 worker = self.workers[index]
@@ -753,6 +760,26 @@ class Supervisor:
             if worker.process is not None:
                 for view in worker.board.assigned():
                     self.suspects.passed(view.group, view.topic, view.partition, view.committed)
+
+    # -- partitions that stand still ---------------------------------------------------------------------------------
+
+    def _give_up_standing(self, worker: Worker, now: float) -> None:
+        """A worker is replaced for partitions that stand still: once, for where the fault is elsewhere it helps nobody."""
+        for view in worker.standing(self._given_up):
+            self._given_up[(view.group, view.topic, view.partition)] = view.position
+            seconds = now - view.stands_since
+            self.bus.publish(
+                events.PartitionStands(
+                    view.group, view.topic, view.partition, view.position, view.high, seconds, "replace"
+                )
+            )
+
+    def _forget_moved(self) -> None:
+        for worker in self.workers:
+            for view in worker.board.assigned() if worker.process is not None else ():
+                key = (view.group, view.topic, view.partition)
+                if key in self._given_up and view.position > self._given_up[key]:
+                    del self._given_up[key]
 
     def _explain(self, worker: Worker, exit_: Exit, *, out_of_memory: bool) -> tuple[Reason, str]:
         words = exits.in_words(exit_.code, exit_.signal)

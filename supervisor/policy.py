@@ -5,7 +5,8 @@ The words:
 - to *terminate* is SIGTERM (drain, commit, leave) with a deadline; to *kill* is SIGKILL after it.
 - a *fault* is a reason for which a worker is replaced: it no longer reports, polls, or gets on with its job, or is over the
   hard memory limit. Its backtrace is taken before it is terminated; over the soft limit it is drained like one that is due.
-- slow is no fault, and a broker that is away is none: nothing here looks at lag or at connections.
+- slow is no fault, and a broker that is away is none: nothing here looks at lag or at connections. A partition that stands still
+  although the broker answers and its log grows is one (`swarm.standing` tells the two apart).
 - *came up*: the process was set up and its loop has begun. Where no worker ever came up in three tries each, the swarm gives up.
 """
 
@@ -23,6 +24,7 @@ Reason = Literal[
     "report_timeout",
     "poll_timeout",
     "consume_timeout",
+    "partition_stands",
     "memory_limit",
     "memory_kill",
     "lifetime",
@@ -72,6 +74,7 @@ class Limits:
     memory_limit: int = 0
     memory_kill: int = 0
     max_lifetime: float = 0.0
+    standing_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,9 @@ class WorkerView:
     settling: bool = False
     """The successor of a planned replacement, until it is running: the next replacement waits for it."""
     boot_failures: int = 0
+    stands_since: float = 0.0
+    """Since when one of its partitions stands still although its log grows (`swarm.standing`); 0.0: none does, or none for which a
+    worker was not replaced before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,4 +262,8 @@ def _fault(swarm: SwarmView, worker: WorkerView, limits: Limits, now: float) -> 
         return "poll_timeout"
     if any(now - max(begun, since) > limit for begun, limit in worker.jobs):
         return "consume_timeout"
+    # The first timeout was the worker's own: it has sought the partition.
+    stands = worker.stands_since and now - max(worker.stands_since, since)
+    if limits.standing_timeout and stands > 2 * limits.standing_timeout:
+        return "partition_stands"
     return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from swarm.scoreboard import PREPARED_AT, Scoreboard
+from swarm.scoreboard import PREPARED_AT, STANDS_SINCE, AssignedView, Scoreboard
 from swarm.supervisor import memory
 from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
@@ -137,8 +138,17 @@ class Worker:
         self.cpu_at = (0.0, 0.0)
         self.full_memory = None
 
-    def view(self) -> WorkerView:
-        """The facts that `decide` needs."""
+    def standing(self, given_up: Mapping[tuple[str, str, int], int]) -> list[AssignedView]:
+        """Partitions that stand still, but for those for which a worker was replaced already: a third process is no better."""
+        if self.process is None or not self.board.floats[STANDS_SINCE]:
+            return []
+        views = self.board.assigned()
+        return [
+            each for each in views if each.stands_since and (each.group, each.topic, each.partition) not in given_up
+        ]
+
+    def view(self, given_up: Mapping[tuple[str, str, int], int]) -> WorkerView:
+        """The facts that `decide` needs. `given_up`: as for `standing`."""
         if self.process is None:
             return WorkerView(
                 self.index,
@@ -168,6 +178,7 @@ class Worker:
             retired=self.retired,
             restart_due=self.restart_due,
             settling=self.settling,
+            stands_since=min((each.stands_since for each in self.standing(given_up)), default=0.0),
         )
 
     def sample(self, now: float, limit: int, metric: str) -> None:

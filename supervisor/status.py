@@ -97,6 +97,7 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
                 "committed": view.committed if view.committed >= 0 else None,
                 "lag": view.lag,
                 "paused": view.paused,
+                "standing": now - view.stands_since if view.stands_since else None,
             }
             for view in (sorted(board.assigned(), key=lambda v: (v.group, v.topic, v.partition)) if alive else [])
         ]
@@ -115,7 +116,7 @@ def _state(supervisor: Supervisor, worker: Worker) -> str:
 def _health(worker: Worker, jobs: list[Any], now: float) -> str:
     if worker.process is None:
         return "ok"
-    if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout"):
+    if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout", "partition_stands"):
         return "stuck"
     if worker.board.ints[FENCED]:
         return "fenced"

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -430,6 +431,13 @@ class Client:
         """The first (`earliest`) or next (`latest`) offset of the log. Blocks; raises KafkaException."""
         low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
         return low if edge == "earliest" else high
+
+    def ends(self, partitions: Sequence[tuple[str, int]], timeout: float) -> dict[tuple[str, int], int]:
+        """The ends of logs as of now (the last stable offset with read_committed), of those whose leader answers. One request for each
+        broker. Blocks; raises KafkaException where a leader is not known, or silent."""
+        asked = [TopicPartition(t, p, OFFSET_END) for t, p in partitions]
+        answer = self._raw.offsets_for_times(asked, timeout=timeout)
+        return {(p.topic, p.partition): p.offset for p in answer if p.error is None and p.offset >= 0}
 
     def high_watermark(self, topic: str, partition: int) -> int:
         """The end of the log as of the last fetch; negative: unknown. Does not ask the broker."""

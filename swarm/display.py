@@ -52,6 +52,7 @@ _REASONS: Final = {
     "report_timeout": "had not reported for too long, so it was replaced",
     "poll_timeout": "had not polled for too long, so it was replaced",
     "consume_timeout": "one job took longer than it may, so it was replaced",
+    "partition_stands": "one of its partitions stood still although its log grew, so it was replaced",
     "memory_limit": "had grown over memory_limit, so it was drained and replaced",
     "memory_kill": "had grown over memory_kill, so it was killed and replaced",
     "lifetime": "had reached max_lifetime, so it was replaced",
@@ -214,6 +215,12 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                 if worker.get(age) is not None
             ]
             texts.append(f"worker {index} is {worker['health']}: {', '.join(ages) or 'since when is unknown'}.")
+        for held in worker.get("assignment") or []:
+            if held.get("standing") is not None:
+                where = f"{held['topic']}/{held['partition']} (worker {index}, group {held['group']})"
+                texts.append(
+                    f"{where} stands still at {held['position']} for {duration(held['standing'])} although its log grows."
+                )
         if worker.get("errors"):
             failed = f"{worker['errors']:,} run{'s' if worker['errors'] > 1 else ''} of a handler failed"
             texts.append(f"worker {index}: {failed} so far; the log says why.")

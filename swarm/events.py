@@ -286,6 +286,22 @@ class PartitionPaused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionStands(Event):
+    """Nothing of this partition was read for `seconds`, from `offset` on, although its log grew to `end` and nothing of it is in hand.
+    `action`: seek (it is fetched afresh), or replace (that did not help, and its worker is replaced, once)."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    end: int
+    seconds: float
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConsumptionPaused(Event):
     """An operator paused this partition, and it rests now: no job of it runs, and `offset` is the next that will be handled."""
 

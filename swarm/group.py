@@ -27,6 +27,7 @@ from swarm.message import Record
 from swarm.plan import Edge, Plan
 from swarm.producer import JobProducer
 from swarm.scoreboard import REBALANCES, STALE
+from swarm.standing import Sight, Standing
 
 if TYPE_CHECKING:
     from swarm.worker import Runtime
@@ -60,6 +61,8 @@ STOP_SHARE: Final = 0.8
 """The part of `shutdown_timeout` after which a stop hurries: the rest is for the end of the process."""
 LEAST_GOODBYE: Final = 1.0
 """Seconds that a client gets for its end in any case."""
+ENDS_PATIENCE: Final = 0.5
+"""Seconds that the poller waits for the ends of logs that do not move."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
 REFRESH: Final = 1.0
@@ -102,6 +105,9 @@ class Group:
         self._client: Client | None = None
         self._fatal: KafkaError | None = None
         self._rebuilds: deque[float] = deque(maxlen=8)
+        # Where fetches may be left without an answer for long, their silence says nothing.
+        silent = 2 * float(properties.get("fetch.wait.max.ms", 500)) / 1000 >= runtime.standing_timeout
+        self.standing = Standing(0.0 if silent else runtime.standing_timeout)
         self._errors = Folder()
         self._missing: dict[str, float] = {}
         self._startless: set[tuple[str, int]] = set()
@@ -337,8 +343,32 @@ class Group:
                 if lane.phase == "idle" and "on_tick" in lane.hook_names:
                     lane.tick_due = True
                     self._dispatcher.offer(lane, now)
+        if self.standing.timeout:
+            self._move_standing(now)
         self._board.joined(self._slot, self._joined_at, len(self.lanes))
         self.runtime.publish_assignment()
+
+    def _move_standing(self, now: float) -> None:
+        """Look for partitions that stand still although their log grows, and have those fetched afresh."""
+        assert self._client is not None
+        fetching = not (self._dispatcher.quiet or self._dispatcher.stopping or self._hold_since)
+        with self._dispatcher.lock:
+            sights = [_sight(lane, now, fetching=fetching) for lane in self.lanes.values()]
+        ask = self.standing.look(sights, now)
+        if ask:
+            try:
+                ends = self._client.ends(ask, timeout=ENDS_PATIENCE)
+            except KafkaException:
+                self.standing.told(None, self._clock())
+            else:
+                self.standing.told(ends, self._clock())
+        for key, position, end, seconds in self.standing.due(now):
+            lane = self.lanes[key]
+            self._bus.publish(events.PartitionStands(self.name, *key, position, end, seconds, "seek"))
+            try:
+                self._client.seek(*key, lane.fetch_next)
+            except KafkaException:
+                self._fetch_again(lane)  # nothing fetches it at all
 
     def report_handled(self, lane: Lane) -> None:
         """Add what a lane handled since the last time to the scoreboard. Under the lock."""
@@ -868,6 +898,19 @@ class Group:
             )
         else:
             dead_letters.send(producer, lane.plan.dead_letter.topic, raw, self.name, error, attempts)
+
+
+def _sight(lane: Lane, now: float, *, fetching: bool) -> Sight:
+    """What there is to see of a lane for `swarm.standing`. Under the lock. `fetching`: nothing holds all of them back."""
+    at_rest = lane.phase == "idle" and not lane.has_work and not lane.closing and lane.seek_to is None
+    held = lane.client_paused or lane.paused or lane.out_of_range or lane.held_until > now
+    read, end = lane.log_end
+    return Sight(
+        lane.key,
+        fetching and at_rest and not held,
+        lane.fetch_next,
+        max(lane.high, end if read == lane.fetch_next else -1),
+    )
 
 
 def _subscribed(group: str, plan: Plan) -> events.Subscribed:

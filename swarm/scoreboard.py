@@ -88,8 +88,9 @@ W_MAGIC, W_INDEX = 0, 1
     N_ASSIGNED,
     ASSIGN_SEQ,
     PREPARED_AT,
-) = range(16, 28)
-_PROCESS_SCALARS: Final = range(16, 28)
+    STANDS_SINCE,
+) = range(16, 29)
+_PROCESS_SCALARS: Final = range(16, 29)
 # index-scoped: they go on counting over restarts
 (MESSAGES, BATCHES, ERRORS, RETRIES, DEAD_LETTERS, REBALANCES, STALE, COMMITS) = range(32, 40)
 (SKIPPED, ABORTED) = range(48, 50)
@@ -147,7 +148,7 @@ class GroupView:
 class AssignedView:
     """One assigned partition. Offsets are next offsets; -1001 is unknown. `high_at` is when `high` was last seen to be fresh.
 
-    paused: an operator paused it, and no job of it runs any more.
+    paused: an operator paused it, and no job of it runs any more. stands_since: 0.0 where it does not (`swarm.standing`).
     """
 
     group: str
@@ -158,6 +159,7 @@ class AssignedView:
     high: int
     high_at: float
     paused: bool = False
+    stands_since: float = 0.0
 
     @property
     def lag(self) -> int | None:
@@ -333,8 +335,9 @@ class Scoreboard:
         """The processing thread of this slot is idle."""
         self.floats[_JOB_AT + slot * _JOB_WORDS] = 0.0
 
-    def set_assigned(self, entries: Sequence[tuple[int, int, int, int, int, int, float, bool]]) -> None:
-        """Write the whole table of assigned partitions: (group, topic, partition, position, committed, high, high_at, paused)."""
+    def set_assigned(self, entries: Sequence[tuple[int, int, int, int, int, int, float, bool, float]]) -> None:
+        """Write the whole table of assigned partitions: (group, topic, partition, position, committed, high, high_at, paused,
+        stands_since)."""
         with self._lock:
             self.ints[ASSIGN_SEQ] += 1
             for number, entry in enumerate(entries[:MAX_ASSIGNED]):
@@ -343,7 +346,9 @@ class Scoreboard:
                     self.ints[at + word] = value
                 self.floats[at + 6] = entry[6]
                 self.ints[at + 7] = entry[7]
+                self.floats[at + 8] = entry[8]
             self.ints[N_ASSIGNED] = min(len(entries), MAX_ASSIGNED)
+            self.floats[STANDS_SINCE] = min((entry[8] for entry in entries if entry[8]), default=0.0)
             self.ints[ASSIGN_SEQ] += 1
 
     def set_error(self, text: str) -> None:
@@ -442,6 +447,7 @@ class Scoreboard:
                         high,
                         self.floats[at + 6],
                         bool(self.ints[at + 7]),
+                        self.floats[at + 8],
                     )
                 )
             if before % 2 == 0 and self.ints[ASSIGN_SEQ] == before:

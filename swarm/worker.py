@@ -126,6 +126,7 @@ class Runtime:
         self.suspicion = Suspicion(birth.suspects)
         self.pauses = Pauses(birth.pauses)
         self.concurrency = settings.worker.concurrency
+        self.standing_timeout = settings.supervision.standing_timeout
         self._chosen = chosen_groups(app, settings.swarm)
         self._plans = [plan for plans in self._chosen.values() for plan in plans]
         self.exactly_once = any(plan.exactly_once for plan in self._plans)
@@ -278,6 +279,7 @@ class Runtime:
                         lane.high,
                         lane.high_at,
                         lane.paused and lane.rests,
+                        group.standing.since(lane.key),
                     )
                 )
         self.board.set_assigned(entries)

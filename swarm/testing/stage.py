@@ -97,6 +97,7 @@ class Stage:
             suspicion=Suspicion(),
             pauses=Pauses(),
             concurrency=4,
+            standing_timeout=0.0,
             exactly_once=any(plan.exactly_once for plan in app.plans),
             bucket=lambda plan: buckets.get(id(plan)),
             make_seat=lambda slot: Seat(

@@ -113,7 +113,7 @@ class Proxy:
         try:
             server, on = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(on)
-            ways = [asyncio.create_task(self._pass(client, on)), asyncio.create_task(self._pass(server, back))]
+            ways = [asyncio.create_task(way) for way in self._ways(client, on, server, back)]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -126,6 +126,16 @@ class Proxy:
             for writer in writers:
                 _abort(writer)
             self._connections.discard(task)
+
+    def _ways(
+        self,
+        client: asyncio.StreamReader,
+        on: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        back: asyncio.StreamWriter,
+    ) -> list[Coroutine[None, None, None]]:
+        """What passes each direction of one connection on."""
+        return [self._pass(client, on), self._pass(server, back)]
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -366,6 +366,7 @@ def make_runtime(
         suspicion=Suspicion(),
         pauses=Pauses(),
         concurrency=concurrency,
+        standing_timeout=0.0,
         exactly_once=plan.exactly_once,
         bucket=lambda plan: None,
         make_seat=lambda slot: StagedSeat(

@@ -238,8 +238,8 @@ def test_lag_is_shown_once_per_partition_and_only_where_it_is_known(boards: list
     """Two workers naming one partition: the fresher one. Unknown offsets, and workers that are away: nothing."""
     for board, high, high_at in ((boards[0], 50, NOW - 9.0), (boards[1], 70, NOW - 1.0), (boards[2], 999, NOW)):
         group, topic = board.string("shop"), board.string("orders")
-        unknown = (group, topic, 4, -1001, -1001, high, high_at, False)
-        board.set_assigned([(group, topic, 3, 40, 40, high, high_at, False), unknown])
+        unknown = (group, topic, 4, -1001, -1001, high, high_at, False, 0.0)
+        board.set_assigned([(group, topic, 3, 40, 40, high, high_at, False, 0.0), unknown])
         board.ints[PID] = 10 + board.index
 
     page = scrape(view_of(snapshot(worker(0, 10), worker(1, 11), worker(2, None, "backoff")), boards))

@@ -28,9 +28,16 @@ from swarm.supervisor.policy import (
     decide,
 )
 
-LIMITS = Limits(report_timeout=30.0, poll_timeout=60.0, shutdown_timeout=20.0, memory_limit=100, memory_kill=200)
+LIMITS = Limits(
+    report_timeout=30.0,
+    poll_timeout=60.0,
+    shutdown_timeout=20.0,
+    memory_limit=100,
+    memory_kill=200,
+    standing_timeout=40.0,
+)
 JOB_LIMIT = 300.0
-FAULTS = {"report_timeout", "poll_timeout", "consume_timeout", "memory_kill"}
+FAULTS = {"report_timeout", "poll_timeout", "consume_timeout", "partition_stands", "memory_kill"}
 
 
 @dataclass
@@ -246,6 +253,12 @@ class Supervision(RuleBasedStateMachine):
         process.view = replace(process.view, jobs=((self.now, JOB_LIMIT),) if busy else ())
 
     @some
+    @rule(which=which, stands=st.booleans())
+    def a_partition_stands_or_moves(self, which: int, stands: bool) -> None:
+        process = self.pick(which)
+        process.view = replace(process.view, stands_since=self.now if stands else 0.0)
+
+    @some
     @rule(which=which, memory=st.sampled_from([50, 150, 250]))
     def uses_memory(self, which: int, memory: int) -> None:
         process = self.pick(which)
@@ -330,6 +343,7 @@ def swarm(*workers: WorkerView, **more: Any) -> SwarmView:
         ({"poll_at": 939.0}, "poll_timeout"),
         ({"jobs": ((650.0, 0.5), (699.0, 300.0))}, "consume_timeout"),
         ({"jobs": ((990.0, 30.0), (699.0, 300.0))}, "consume_timeout"),
+        ({"stands_since": 919.0}, "partition_stands"),
         ({"memory": 201}, "memory_kill"),
     ],
 )
@@ -349,9 +363,18 @@ def test_each_fault_takes_the_backtrace_first(facts: dict[str, Any], reason: Rea
 
 def test_a_worker_in_order_is_left_alone() -> None:
     """Within every limit nothing is done, however slow its job or far behind its group is."""
-    worker = up(report_at=971.0, poll_at=941.0, jobs=((701.0, 300.0), (950.0, 60.0)), memory=100)
+    worker = up(report_at=971.0, poll_at=941.0, jobs=((701.0, 300.0), (950.0, 60.0)), memory=100, stands_since=921.0)
 
     assert decide(swarm(worker), LIMITS, 1000.0) == []
+
+
+def test_a_partition_that_stands_is_no_fault_where_nobody_looks_at_that() -> None:
+    """`standing_timeout = 0` switches the rule off; and a machine that slept gives the partition its time again."""
+    view = up(stands_since=100.0)
+
+    assert decide(swarm(view), replace(LIMITS, standing_timeout=0.0), 1000.0) == []
+    assert decide(swarm(view, forgiven_at=930.0), LIMITS, 1000.0) == []
+    assert decide(swarm(view, forgiven_at=919.0), LIMITS, 1000.0) == [Dump(0, 100, "partition_stands")]
 
 
 def test_a_job_that_was_overdue_before_the_machine_stood_still_ends_all_the_same() -> None:

@@ -54,7 +54,9 @@ def test_what_is_written_is_read_by_others(board: Scoreboard, reader: Scoreboard
     board.joined(slot, 11.5, 2)
     board.job_begin(7, 20.25, 300.0, (group, topic, 4, 100, 199, 2))
     board.add_thread("processing 7", ident=4711)
-    board.set_assigned([(group, topic, 4, 200, 150, 260, 19.0, True), (group, topic, 5, 0, -1001, -1001, 0.0, False)])
+    board.set_assigned(
+        [(group, topic, 4, 200, 150, 260, 19.0, True, 0.0), (group, topic, 5, 0, -1001, -1001, 0.0, False, 0.0)]
+    )
     board.set_error("boot failed: ü")
     board.count_error("commit")
 
@@ -86,7 +88,7 @@ def test_counters_survive_the_worker_and_what_was_its_own_does_not(board: Scoreb
     board.batch_done(0, 10, 0.02)
     board.set_state("running")
     board.job_begin(0, 1.0, 0.0, (0, 0, 0, 0, 0, 1))
-    board.set_assigned([(0, 0, 0, 0, 0, 0, 0.0, False)])
+    board.set_assigned([(0, 0, 0, 0, 0, 0, 0.0, False, 0.0)])
     board.add_thread("main")
     board.set_error("it died")
     board.polled(slot, 5.0)
@@ -132,7 +134,8 @@ def test_a_reader_never_sees_half_a_table(at: int) -> None:
     try:
         name = (board.string("shop"), board.string("orders"))
         tables = [
-            [(*name, n, value, value, value, 0.0, False) for n in range(count)] for value, count in ((1, 6), (2, 4))
+            [(*name, n, value, value, value, 0.0, False, 0.0) for n in range(count)]
+            for value, count in ((1, 6), (2, 4))
         ]
         board.set_assigned(tables[0])
         board.ints = Meddled(board.ints, at, lambda: board_of_worker.set_assigned(tables[1]))  # type: ignore[assignment]
@@ -166,7 +169,7 @@ def test_more_than_fits_harms_nothing_else(board: Scoreboard, reader: Scoreboard
         board.string(f"topic-{number}" * 50)
     for number in range(MAX_THREADS + 10):
         board.add_thread("t" * 200, ident=number)
-    board.set_assigned([(0, 0, number, 0, 0, 0, 0.0, False) for number in range(MAX_ASSIGNED + 10)])
+    board.set_assigned([(0, 0, number, 0, 0, 0, 0.0, False, 0.0) for number in range(MAX_ASSIGNED + 10)])
     board.set_error("e" * 10_000)
 
     [member] = reader.groups()

@@ -151,7 +151,7 @@ def test_a_scoreboard_of_another_release_makes_its_worker_wait_for_its_turn() ->
     worker = Worker.inherit({**facts, "board": fd, "dump": dump, "channel": None, "pid": pid})
     try:
         assert worker.process is not None
-        assert worker.view().report_at == float("inf")
+        assert worker.view({}).report_at == float("inf")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
