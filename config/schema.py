@@ -205,6 +205,11 @@ class SupervisionSection(Section):
         "A partition that stands still for this long while its log grows and nothing of it is in hand is sought anew; after as long "
         "again its worker is replaced. 0: never.",
     )
+    ownership_interval: Annotated[float, kinds.seconds(1.0, WEEK, off=True)] = setting(
+        60.0,
+        "How often the broker is asked whether every subscribed partition has an owner in its group. One that has none twice in a row "
+        "is an alarm (partition_unowned). 0: never.",
+    )
     memory_limit: Annotated[int | Literal["auto"], kinds.size(SMALLEST_MEMORY, 2**50)] = setting(
         "auto",
         "A worker above it is drained and replaced. auto: 80 % of the cgroup's or machine's memory over the workers.",

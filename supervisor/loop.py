@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from swarm import __version__, events, exits
 from swarm.bus import Bus
 from swarm.logs import Log
+from swarm.ownership import Unowned
 from swarm.pauses import Pauses, Word
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import chosen_groups
@@ -183,6 +184,8 @@ class Supervisor:
         # New code may bear what killed the old.
         self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
         self.pauses = Pauses(left.pauses if left is not None else ())
+        self.unowned = Unowned()
+        self._census_at = 0.0
         self._given_up: dict[tuple[str, str, int], int] = {}
         """Partitions for which a worker was replaced, and where they stood: until they move, no other one is."""
         self._oom_kills = OomKills()
@@ -248,6 +251,7 @@ class Supervisor:
         if now - self._looked_at >= self.check_interval * 0.9:
             self._looked_at = now
             self._oom_kills.look(now)
+        self._ask_for_owners(now)
         if self._listeners is not None:
             self._listeners.collect()
         if self._rehearsal is not None:
@@ -958,13 +962,34 @@ class Supervisor:
         chosen = chosen_groups(self.app, self.loaded.settings.swarm)
         return any(plan.matches(topic) for name, plans in chosen.items() if group in (None, name) for plan in plans)
 
+    def _ask_for_owners(self, now: float) -> None:
+        """Let one of the workers, which have clients, ask the broker now and then whether every partition has an owner."""
+        interval = self.loaded.settings.supervision.ownership_interval
+        if not interval or now < self._census_at or self.stopping:
+            return
+        for worker in self.workers:
+            up = worker.process is not None and worker.board.state in ("running", "quiet") and not worker.terminated_at
+            if up and self._tell(worker, {"command": "census"}):
+                self._census_at = now + interval
+                return
+
+    def _hear_census(self, found: dict[str, Any]) -> None:
+        self.unowned.error = found.get("error")
+        if self.unowned.error is not None:
+            return
+        for topic, partitions, seconds in self.unowned.told(found["group"], found["unowned"], time.monotonic()):
+            self.bus.publish(events.PartitionUnowned(found["group"], topic, tuple(partitions), seconds))
+
     def _hear_worker(self, worker: Worker) -> None:
         process = worker.process
         if process is None or process.channel is None:
             return
         try:
             while data := process.channel.recv(65536):
-                json.loads(data)  # a state: it is in the scoreboard; that something changed is all that wakes us
+                message = json.loads(data)
+                if "census" in message:
+                    self._hear_census(message["census"])
+                # else a state: it is in the scoreboard; that something changed is all that wakes us
         except BlockingIOError:
             return
         except OSError:

@@ -58,6 +58,11 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
         ],
         "allocator": allocator.described(),
         "paused": supervisor.pauses.facts(),
+        "unowned": supervisor.unowned.facts(now),
+        "ownership": {
+            "checked": now - supervisor.unowned.looked_at if supervisor.unowned.looked_at is not None else None,
+            "error": supervisor.unowned.error,
+        },
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }

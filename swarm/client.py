@@ -150,6 +150,13 @@ def producer_properties(user: Mapping[str, Any]) -> dict[str, Any]:
 
 LONGEST_COMMIT: Final = 60.0
 """Seconds for which a poller that waits for a commit's answer counts as polling."""
+
+
+def common_properties(user: Mapping[str, Any]) -> dict[str, Any]:
+    """What any client needs to reach the brokers, for one that neither consumes nor produces. Pure."""
+    return {k: v for k, v in user.items() if k not in _PRODUCER_ONLY and k not in _CONSUMER_ONLY}
+
+
 CLOSE_WITHIN: Final = 10.0
 """Seconds at most that the end of a client is waited for: half of them to leave, the rest to close."""
 PROBE: Final = 1.0

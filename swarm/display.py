@@ -230,6 +230,11 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
             at = worker["last_exit"].get("at")
             when = f" {duration(max(0.0, now - at))} ago" if at is not None else ""
             texts.append(f"worker {index}, last exit{when}: {exit_in_words(worker['last_exit'])}.")
+    for group, topic in sorted({(each["group"], each["topic"]) for each in status.get("unowned", [])}):
+        here = [each for each in status["unowned"] if (each["group"], each["topic"]) == (group, topic)]
+        since = duration(max(each["for"] for each in here))
+        numbers = ranges(each["partition"] for each in here)
+        texts.append(f"nobody in group {group} has {topic}/{numbers}, since {since} ago or longer.")
     paused = [each for each in status.get("paused", []) if each["paused"]]
     if paused:
         texts.append(f"paused: {', '.join(_pause(each, status['paused']) for each in paused)}.")

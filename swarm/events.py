@@ -686,6 +686,19 @@ class SwarmScaled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionUnowned(Event):
+    """The group is settled, but none of its members, of this swarm or not, has these partitions: nobody reads them. Asked for each
+    `supervision.ownership_interval`, and said at the second time in a row; `seconds` since the first."""
+
+    LEVEL = "error"
+
+    group: str
+    topic: str
+    partitions: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PauseOrdered(Event):
     """`swarmctl pause`: no new work of this partition (None: of the whole topic) for this group (None: for all), whoever holds it."""
 
@@ -709,6 +722,8 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmStopped,
     SwarmQuiet,
     SwarmResumed,
+    PartitionStands,
+    PartitionUnowned,
     PauseOrdered,
     PauseLifted,
     SwarmFailed,

@@ -26,16 +26,18 @@ from typing import TYPE_CHECKING, Any, Final
 import setproctitle
 
 from swarm import allocator, app_metrics, events, exits
+from swarm.admin import take_census
 from swarm.app import App
 from swarm.bus import Bus, Listeners
-from swarm.client import producer_properties
+from swarm.client import common_properties, producer_properties
 from swarm.dispatch import Dispatcher
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, describe
 from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.loading import app_problems, load_app, own_frames
 from swarm.logs import Log
 from swarm.membership import group_properties
+from swarm.ownership import unowned
 from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
@@ -136,6 +138,7 @@ class Runtime:
         self._seats_again_at = float("-inf")
         self.dead: list[str] = []
         self._threads: list[threading.Thread] = []
+        self._census: threading.Thread | None = None
         self._event_loop = EventLoop(self._name_thread)
         self.wait_async = self._event_loop.wait
         self.groups: list[Group] = []
@@ -320,6 +323,25 @@ class Runtime:
                         self.bus.publish(events.ConsumptionResumed(group.name, lane.topic, lane.partition))
             self.dispatcher.wake()
 
+    def take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Find out which partitions of our groups nobody has, in a thread of its own; one at a time."""
+        if self._census is None or not self._census.is_alive():
+            self._census = threading.Thread(target=self._take_census, args=(answer,), name="census", daemon=True)
+            self._census.start()
+
+    def _take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        # Without a name in the scoreboard, whose table of threads would be full after some hours of these.
+        for group, plans in self._chosen.items():
+            properties = dict(self.settings.kafka)
+            for plan in plans:
+                properties.update(plan.kafka)
+            try:
+                found = unowned(take_census(common_properties(properties), group), plans)
+            except Exception as error:  # whatever it is: the worker has other things to do, and `status` says it
+                answer({"group": group, "error": describe(error)})
+            else:
+                answer({"group": group, "unowned": found})
+
     def stop(self, *, leave: bool) -> None:
         """Let every group drain and close."""
         with self.dispatcher.lock:
@@ -477,6 +499,8 @@ class _Main:
                         group.leave = self._leave
                 case "suspects":
                     self._runtime.suspicion.learn(command["suspects"])
+                case "census":
+                    self._runtime.take_census(self._tell_census)
                 case "pauses":
                     self._runtime.pause(Pauses(command["pauses"]))
                 case "quiet":
@@ -485,6 +509,10 @@ class _Main:
                     self._runtime.quiet(False)
                 case other:
                     self._birth.log.line("error", "unknown_command", {"command": other})
+
+    def _tell_census(self, found: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the supervisor asks again
+            self._birth.channel.send(json.dumps({"census": found}).encode())
 
     def _orphan(self) -> None:
         self._orphaned = True

@@ -1,0 +1,55 @@
+"""Partitions without an owner: here new ones, which a group whose metadata are refreshed rarely does not notice for long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+from tests.support.recording import Recording
+
+APP = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("{orders}")
+    def order(message):
+        record(message, "message")
+"""
+
+
+def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_gets_them(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """`status` names them, the swarm stays up and ready, and a rebalance, at which the group's leader asks anew, ends it."""
+    orders = topic(partitions=2)
+    daemon = swarm_project(
+        APP.format(orders=orders),
+        {
+            "swarm": {"workers": 1},
+            "supervision": {"ownership_interval": 1.0},
+            "kafka": {"topic.metadata.refresh.interval.ms": 600_000},
+        },
+    )
+    daemon.expect_errors("partition_unowned")
+    recording = Recording(daemon.folder)
+    daemon.start().until_running()
+    daemon.wait_for(lambda: len(daemon.workers()[0]["assignment"]) == 2, what="the partitions that there are")
+    daemon.wait_for(lambda: daemon.status()["ownership"]["checked"] is not None, what="a look at the owners")
+    before = daemon.status()["unowned"]
+    broker.add_partitions(orders, 4)
+    (alarm,) = daemon.wait_for_event("partition_unowned")
+    shown = daemon.run("status").stdout
+    listed = daemon.status()["unowned"]
+    daemon.run("scale", "2")
+    daemon.wait_for(lambda: daemon.status()["unowned"] == [], what="the alarm to end", within=60)
+    broker.produce(orders, [(None, "new")], 3)
+    daemon.wait_for(lambda: recording.seen(orders), what="the new partition to be read")
+    assert daemon.stop() == 0
+
+    assert before == []
+    assert (alarm["group"], alarm["topic"], alarm["partitions"]) == (daemon.group, orders, [2, 3])
+    assert f"nobody in group {daemon.group} has {orders}/2,3" in shown
+    assert [(each["topic"], each["partition"]) for each in listed] == [(orders, 2), (orders, 3)]
