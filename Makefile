@@ -72,6 +72,10 @@ example: venv kafka ## The flights example whole: 336,776 messages, two kills on
 chaos: venv kafka ## Accidents on three real brokers for SECONDS=600 with SEED=1, then a balance
 	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
+.PHONY: soak
+soak: venv kafka ## Workers that leak, hang, crash and stall for SECONDS=1800, and what their supervisor holds
+	$(RUN) tests/soak/run.py --seconds $(or $(SECONDS),1800)
+
 .PHONY: simulation
 simulation: venv ## Tens of thousands of random histories of the pure parts; SCHEDULES=5000 of each kind
 	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) $(PYTEST) -q tests/unit/test_simulation.py
