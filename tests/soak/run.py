@@ -60,7 +60,7 @@ def look(pid: int) -> Sample:
 
 def _is_zombie(child: psutil.Process) -> bool:
     try:
-        return child.status() == psutil.STATUS_ZOMBIE
+        return bool(child.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
