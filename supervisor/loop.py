@@ -80,8 +80,8 @@ MOST_WORKERS = 256
 EXTENSION = 20.0
 """Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
 long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
-LONGEST_TOPIC = 249
-"""Characters of a topic's name, by Kafka's rules."""
+LONGEST_NAME = 249
+"""Characters of a topic's name, by Kafka's rules, and of a group's, by ours."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -915,14 +915,15 @@ class Supervisor:
             self.bus.publish(events.SwarmResumed())
 
     def _say(self, request: dict[str, Any], connection: Connection, *, paused: bool) -> None:
-        """Pause or resume partitions: a wish of `swarmctl pause` or `resume` with a topic."""
+        """Pause or resume partitions: a wish of `swarmctl pause` or `resume` with a topic. What a reload has taken out of the app can be
+        resumed all the same."""
         topic, partition, group = request.get("topic"), request.get("partition"), request.get("group")
         if (
             not isinstance(topic, str)
             or not topic
-            or len(topic) > LONGEST_TOPIC
+            or len(topic) > LONGEST_NAME
             or not (partition is None or (type(partition) is int and partition >= 0))
-            or not (group is None or isinstance(group, str))
+            or not (group is None or (isinstance(group, str) and len(group) <= LONGEST_NAME))
         ):
             what = f"topic {topic!r}, partition {partition!r}, group {group!r}"
             connection.refuse(
@@ -930,10 +931,10 @@ class Supervisor:
             )
             return
         groups = groups_of(self)
-        if group is not None and groups and group not in groups:
+        if paused and group is not None and groups and group not in groups:
             connection.refuse(f"this swarm has no group {group!r}: it consumes in {', '.join(groups)}")
             return
-        if self.app is not None and not self._consumes(group, topic):
+        if paused and self.app is not None and not self._consumes(group, topic):
             connection.refuse(f"nothing in this swarm consumes {topic!r}{f' in group {group}' if group else ''}")
             return
         word = Word(paused, topic, partition, group)
@@ -957,7 +958,7 @@ class Supervisor:
         connection.answer({"state": self.state, "held": held, "paused": self.pauses.facts()})
 
     def _consumes(self, group: str | None, topic: str) -> bool:
-        """Whether a subscription of the app means this topic, or a partition of it is held; the app is known."""
+        """Whether a subscription of the app means this topic; the app is known."""
         assert self.app is not None
         chosen = chosen_groups(self.app, self.loaded.settings.swarm)
         return any(plan.matches(topic) for name, plans in chosen.items() if group in (None, name) for plan in plans)

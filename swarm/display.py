@@ -251,13 +251,16 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
     return texts
 
 
+def _place(word: Mapping[str, Any]) -> str:
+    where = word["topic"] if word["partition"] is None else f"{word['topic']}/{word['partition']}"
+    return where if word["group"] is None else f"{where} (group {word['group']})"
+
+
 def _pause(word: Mapping[str, Any], words: Sequence[Mapping[str, Any]]) -> str:
     """One pause, with what was taken out of it since."""
-    where = word["topic"] if word["partition"] is None else f"{word['topic']}/{word['partition']}"
-    text = where if word["group"] is None else f"{where} (group {word['group']})"
     later = words[list(words).index(word) + 1 :]
-    but = [_pause(other, []) for other in later if not other["paused"] and other["topic"] == word["topic"]]
-    return f"{text} but {' and '.join(but)}" if but else text
+    but = [_place(other) for other in later if not other["paused"] and other["topic"] == word["topic"]]
+    return f"{_place(word)} but {' and '.join(but)}" if but else _place(word)
 
 
 def exit_in_words(last_exit: Mapping[str, Any]) -> str:
