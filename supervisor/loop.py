@@ -25,7 +25,7 @@ from swarm.logs import Log
 from swarm.ownership import Unowned
 from swarm.pauses import Pauses, Word
 from swarm.scoreboard import Bulletin, Scoreboard
-from swarm.selection import chosen_groups
+from swarm.selection import chosen_groups, missing_workers
 from swarm.supervisor import incidents
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
@@ -1040,6 +1040,12 @@ class Supervisor:
                 count = request.get("workers")
                 if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_WORKERS:
                     connection.refuse(f"scale: expected 1 to {MOST_WORKERS} workers, got {count!r}")
+                    return
+                chosen = chosen_groups(self.app, self.loaded.settings.swarm) if self.app is not None else {}
+                for plan, beyond in missing_workers(chosen, count):
+                    connection.refuse(
+                        f"scale: {plan.label} is placed on worker {beyond[-1]}, so {beyond[-1] + 1} workers are the fewest"
+                    )
                     return
                 try:
                     self.scale(count)

@@ -128,7 +128,7 @@ def _health(worker: Worker, jobs: list[Any], now: float) -> str:
     if any(job.limit and now - job.started_at > SLOW_SHARE * job.limit for job in jobs):
         return "slow"
     groups = worker.board.groups()
-    if worker.board.state == "running" and groups and not any(group.partitions for group in groups):
+    if worker.board.state == "running" and not any(group.partitions for group in groups):
         return "standby"
     return "ok"
 

@@ -16,7 +16,7 @@ from swarm.errors import AppError, ConfigurationError, SwarmError
 from swarm.handlers import is_async, wants_consumer
 from swarm.plan import LONGEST_TRANSACTION, Plan, job_limit
 from swarm.scoreboard import MAX_GROUPS
-from swarm.selection import choose, selection_problems
+from swarm.selection import choose, missing_workers, selection_problems
 
 if TYPE_CHECKING:
     from swarm.config import Settings
@@ -88,6 +88,13 @@ def app_problems(app: App, default_group: str | None, settings: Settings | None 
     if settings is not None:
         problems.extend(selection_problems(groups, settings.swarm))
         groups = choose(groups, settings.swarm)
+        count = settings.swarm.workers
+        for plan, beyond in missing_workers(groups, count):
+            which = f"worker{'s' if len(beyond) > 1 else ''} {', '.join(map(str, beyond))}"
+            what = f"workers: it is placed on {which}, and there are {count} workers, numbered from 0"
+            problems.append(
+                (plan.label, what, f"Set swarm.workers to {beyond[-1] + 1} or more, or place it elsewhere.")
+            )
     if len(groups) > MAX_GROUPS:
         what = f"it has {len(groups)} consumer groups, and a worker shows at most {MAX_GROUPS}"
         problems.append((f"App({app.name!r})", what, "Divide it into several apps, each a daemon of its own."))

@@ -143,6 +143,8 @@ class Plan:
     expires_after: float | None = None
     not_before: float | None = None
     filter: Callable[[Any], Any] | None = None
+    workers: tuple[int, ...] | None = None
+    """Only these workers consume it; None: all."""
     kafka: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -191,6 +193,9 @@ _KINDS: Final[tuple[tuple[str, Any, str], ...]] = (
 
 def make_plan(**options: Any) -> Plan:
     """A checked Plan; raises ConfigurationError that names the option, what was given, and what would do."""
+    workers = options.get("workers")
+    if isinstance(workers, (list, tuple, set, frozenset, range)):
+        options["workers"] = tuple(workers)
     plan = Plan(**options)
     if bool(plan.topics) == bool(plan.pattern):
         raise ConfigurationError(
@@ -234,6 +239,15 @@ def make_plan(**options: Any) -> Plan:
             raise ConfigurationError(
                 f"{plan.label}: {name}: expected a plain function of {of}, or None; got {value!r}."
             )
+    if plan.workers is not None and not (
+        isinstance(plan.workers, tuple)
+        and plan.workers
+        and all(type(index) is int and 0 <= index <= 255 for index in plan.workers)
+        and len(set(plan.workers)) == len(plan.workers)
+    ):
+        raise ConfigurationError(
+            f"{plan.label}: workers: expected one or more indexes of workers from 0 to 255, such as [0, 1], or None for all; got {workers!r}."
+        )
     if not plan.max_wait >= 0:
         raise ConfigurationError(f"{plan.label}: max_wait: expected seconds, 0 or more, got {plan.max_wait!r}.")
     if plan.consume_timeout is not None and not plan.consume_timeout > 0:

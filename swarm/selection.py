@@ -37,6 +37,25 @@ def choose(groups: Groups, settings: SwarmSection) -> dict[str, list[Plan]]:
     return result
 
 
+def placed(groups: Groups, index: int) -> dict[str, list[Plan]]:
+    """What worker `index` consumes of it: where a group has nothing for it, it is no member (`workers=`)."""
+    mine = {
+        group: [plan for plan in plans if plan.workers is None or index in plan.workers]
+        for group, plans in groups.items()
+    }
+    return {group: plans for group, plans in mine.items() if plans}
+
+
+def missing_workers(groups: Groups, count: int) -> list[tuple[Plan, list[int]]]:
+    """Subscriptions that are placed on workers which `count` workers are too few for, and those workers."""
+    found = []
+    for plan in (plan for plans in groups.values() for plan in plans):
+        beyond = sorted(index for index in plan.workers or () if index >= count)
+        if beyond:
+            found.append((plan, beyond))
+    return found
+
+
 def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
     """Names that match nothing, and a selection that leaves nothing."""
     plans = [plan for group in groups.values() for plan in group]

@@ -42,7 +42,7 @@ from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import FENCED, LOOP_AT, MAX_JOBS, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
-from swarm.selection import chosen_groups
+from swarm.selection import chosen_groups, placed
 from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
 
@@ -129,7 +129,8 @@ class Runtime:
         self.pauses = Pauses(birth.pauses)
         self.concurrency = settings.worker.concurrency
         self.standing_timeout = settings.supervision.standing_timeout
-        self._chosen = chosen_groups(app, settings.swarm)
+        self._everybodys = chosen_groups(app, settings.swarm)
+        self._chosen = placed(self._everybodys, birth.index)
         self._plans = [plan for plans in self._chosen.values() for plan in plans]
         self.exactly_once = any(plan.exactly_once for plan in self._plans)
         self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in self._plans if plan.rate_limit is not None}
@@ -165,7 +166,9 @@ class Runtime:
             group.open()
         for group in self.groups:
             self._thread(f"poller {group.name}", group.run)
-        threads = min(self.settings.worker.concurrency + len(self.groups) - 1, MAX_JOBS)
+        if not self.groups:  # nothing is placed here: it stands by
+            self._joined.set()
+        threads = min(self.settings.worker.concurrency + max(0, len(self.groups) - 1), MAX_JOBS)
         self.dispatcher.share(threads, [group.name for group in self.groups])
         for slot in range(threads):
             self._thread(f"processing {slot}", Processor(self, slot).run)
@@ -331,7 +334,7 @@ class Runtime:
 
     def _take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
         # Without a name in the scoreboard, whose table of threads would be full after some hours of these.
-        for group, plans in self._chosen.items():
+        for group, plans in self._everybodys.items():
             properties = dict(self.settings.kafka)
             for plan in plans:
                 properties.update(plan.kafka)
