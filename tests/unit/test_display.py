@@ -112,3 +112,23 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     assert "…" not in out.getvalue()
     for text in ("4123012", "stopping/slow", "999,999", "123,000", "399%", "orders/0-2"):
         assert text in out.getvalue().replace("\n", "")
+
+
+def test_partitions_that_are_paused_stand_still_or_have_nobody_are_named() -> None:
+    """Each with what somebody has to know to do something about it; a pause with what was taken out of it since."""
+    standing = {"group": "shop", "topic": "orders", "partition": 3, "position": 41, "lag": 9, "standing": 70.0}
+    moving = {"group": "shop", "topic": "orders", "partition": 4, "position": 50, "lag": 0, "standing": None}
+    words = [
+        {"paused": True, "topic": "clicks", "partition": None, "group": None},
+        {"paused": True, "topic": "emails", "partition": 2, "group": "billing"},
+        {"paused": False, "topic": "clicks", "partition": 0, "group": None},
+    ]
+    unowned = [{"group": "shop", "topic": "orders", "partition": n, "for": 60.0 + n} for n in (5, 6)]
+
+    said = display.remarks(answer(worker(0, assignment=[standing, moving]), paused=words, unowned=unowned), NOW)
+
+    assert said == [
+        "orders/3 (worker 0, group shop) stands still at 41 for 1m10s although its log grows.",
+        "nobody in group shop has orders/5,6, since 1m06s ago or longer.",
+        "paused: clicks but clicks/0, emails/2 (group billing).",
+    ]

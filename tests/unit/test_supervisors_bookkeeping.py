@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from swarm.errors import SwarmError
+from swarm.scoreboard import Scoreboard
 from swarm.supervisor import succession
 from swarm.supervisor.memory import OomKills, oom_kills
+from swarm.supervisor.processes import Process
 from swarm.supervisor.record import BEQUEATHED, Worker
 from swarm.supervisor.waiting import PATIENCE, Answer, Waiting
 
@@ -158,3 +160,22 @@ def test_a_scoreboard_of_another_release_makes_its_worker_wait_for_its_turn() ->
         if worker.process is not None:
             worker.process.close()
         worker.close()
+
+
+def test_a_partition_for_which_a_worker_was_replaced_is_no_fault_of_the_next_one() -> None:
+    """Where it stands in the successor too, the fault is elsewhere: a third process would be no better."""
+    board = Scoreboard.create(0)
+    try:
+        worker = Worker(0, board, -1)
+        worker.process = Process(1, -1, None)
+        ids = (board.string("shop"), board.string("orders"))
+        board.set_assigned([(*ids, n, 5, 5, 5, 0.0, False, since) for n, since in ((0, 30.0), (1, 20.0), (2, 0.0))])
+
+        seen = [
+            worker.view(given_up).stands_since
+            for given_up in ({}, {("shop", "orders", 1): 5}, {("shop", "orders", 1): 5, ("shop", "orders", 0): 5})
+        ]
+
+        assert seen == [20.0, 30.0, 0.0]
+    finally:
+        board.close()
