@@ -200,7 +200,7 @@ class SupervisionSection(Section):
     consume_timeout: Annotated[float, kinds.seconds(0.1, WEEK)] = setting(
         300.0, "A worker with a job that runs longer is replaced (long_running and consume_timeout= override it)."
     )
-    standing_timeout: Annotated[float, kinds.seconds(1.0, WEEK, off=True)] = setting(
+    standing_timeout: Annotated[float, kinds.seconds(2.0, WEEK, off=True)] = setting(
         60.0,
         "A partition that stands still for this long while its log grows and nothing of it is in hand is sought anew; after as long "
         "again its worker is replaced. 0: never.",
