@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.consumer import Consumer
@@ -25,6 +25,7 @@ words = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(words, max_size=12))
 def test_the_last_word_about_a_partition_counts(said: list[Word]) -> None:
     """Whatever is forgotten on the way, and also after it was handed over to another process."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.events import PartitionStands
@@ -87,6 +87,7 @@ def test_what_explains_a_standstill_ends_it(explained: dict[str, Any], before: f
     assert not log.stands
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1.0, 59.0), st.sampled_from(["position", "heard", "idle"])), max_size=12))
 def test_slow_is_not_stuck(moves: list[tuple[float, str]]) -> None:
     """Whoever moves, or has something in hand, once within each timeout is left alone, however far behind it is."""
