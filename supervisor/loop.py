@@ -77,6 +77,8 @@ if TYPE_CHECKING:
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
 MOST_WORKERS = 256
+SECOND_LOOK = 10.0
+"""Seconds after which the owners of partitions are looked at again where one had none, or a worker has come up."""
 EXTENSION = 20.0
 """Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
 long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
@@ -974,12 +976,23 @@ class Supervisor:
                 self._census_at = now + interval
                 return
 
-    def _hear_census(self, found: dict[str, Any]) -> None:
+    def _hear_census(self, worker: Worker, found: dict[str, Any]) -> None:
         self.unowned.error = found.get("error")
         if self.unowned.error is not None:
             return
-        for topic, partitions, seconds in self.unowned.told(found["group"], found["unowned"], time.monotonic()):
-            self.bus.publish(events.PartitionUnowned(found["group"], topic, tuple(partitions), seconds))
+        group, now = found["group"], time.monotonic()
+        unowned = found["unowned"]
+        if unowned:  # who is giving it up, and still has a job of it in hand, has it
+            held = {
+                (view.topic, view.partition) for w in self.workers for view in w.board.assigned() if view.group == group
+            }
+            unowned = {t: [p for p in partitions if (t, p) not in held] for t, partitions in unowned.items()}
+        for topic, partitions, seconds in self.unowned.told(group, unowned, now):
+            self.bus.publish(events.PartitionUnowned(group, topic, tuple(partitions), seconds))
+        if self.unowned.in_doubt():
+            self._census_at = min(self._census_at, now + SECOND_LOOK)
+        if self.unowned.to_mend(group, now):
+            self._tell(worker, {"command": "rejoin", "group": group})
 
     def _hear_worker(self, worker: Worker) -> None:
         process = worker.process
@@ -989,7 +1002,7 @@ class Supervisor:
             while data := process.channel.recv(65536):
                 message = json.loads(data)
                 if "census" in message:
-                    self._hear_census(message["census"])
+                    self._hear_census(worker, message["census"])
                 # else a state: it is in the scoreboard; that something changed is all that wakes us
         except BlockingIOError:
             return
@@ -1093,6 +1106,8 @@ class Supervisor:
             if not worker.ready_said and worker.board.state == "running":
                 worker.ready_said = True
                 self.bus.publish(events.WorkerReady(worker.index, worker.process.pid, now - worker.started_at))
+                # A death in the middle of a rebalance may have left partitions to nobody (docs/design.md).
+                self._census_at = min(self._census_at, now + SECOND_LOOK)
         if not self._ready_said and all(worker.exited_once or worker.came_up for worker in self.workers):
             self._ready_said = True
             self._notifier.send("READY=1")

@@ -217,6 +217,9 @@ class Client:
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
             logger=logging.getLogger("librdkafka"),
         )
+        self._subscribe(topics)
+
+    def _subscribe(self, topics: Sequence[str]) -> None:
         self._raw.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     # -- callbacks ---------------------------------------------------------------------------------------------------
@@ -452,8 +455,11 @@ class Client:
         return answer[1] if answer else OFFSET_INVALID
 
     def membership(self) -> Any:
-        """The group's metadata as of now (member, generation), for transactions (KIP-447)."""
-        return self._raw.consumer_group_metadata()
+        """The group's metadata as of now (member, generation), for transactions (KIP-447); None: there are none at the moment."""
+        try:
+            return self._raw.consumer_group_metadata()
+        except RuntimeError:  # met in ten minutes of chaos, while the client was being fenced: "not available"
+            return None
 
     @property
     def is_member(self) -> bool:
@@ -482,19 +488,12 @@ class Client:
         deadline = time.monotonic() + patience
         if leave and self.static and self.new_protocol:
             # KIP-848 keeps a static member's partitions at close and at unsubscribe: hand them over by wanting none.
-            self._raw.subscribe(
-                ["swarm.nothing"], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe(["swarm.nothing"])
             while self._raw.assignment() and time.monotonic() < deadline - patience / 2:
                 alive()
                 self._raw.poll(0.1)
         elif leave and self.static:
-            self._raw.unsubscribe()
-            # librdkafka leaves once the partitions are given back, for which it calls us; a static member that is closed
-            # before that does not leave. Its member id is empty from then on.
-            while self._raw.memberid() and time.monotonic() < deadline - patience / 2:
-                alive()
-                self._raw.poll(0.05)
+            self._leave(deadline - patience / 2, alive)
         closing = threading.Thread(target=self._close_raw, name="closing", daemon=True)
         closing.start()
         while closing.is_alive() and time.monotonic() < deadline:
@@ -502,6 +501,21 @@ class Client:
             closing.join(0.1)
         self._raise_what_was_kept()
         return not closing.is_alive()
+
+    def rejoin(self, topics: Sequence[str], alive: Callable[[], None]) -> None:
+        """Leave a classic group, a static member for good too, and join it again. Blocks for some `CLOSE_WITHIN` seconds at most;
+        `on_revoked` is called from within."""
+        self._leave(time.monotonic() + CLOSE_WITHIN, alive)
+        self._subscribe(topics)
+        self._raise_what_was_kept()
+
+    def _leave(self, deadline: float, alive: Callable[[], None]) -> None:
+        # librdkafka leaves once the partitions are given back, for which it calls us; a static member that is closed before that
+        # does not leave. Its member id is empty from then on.
+        self._raw.unsubscribe()
+        while self._raw.memberid() and time.monotonic() < deadline:
+            alive()
+            self._raw.poll(0.05)
 
     def _close_raw(self) -> None:
         try:

@@ -699,6 +699,13 @@ class PartitionUnowned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRejoined(Event):
+    """This member has left its group and joins again, so that partitions without an owner get one (`partition_unowned`)."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
 class PauseOrdered(Event):
     """`swarmctl pause`: no new work of this partition (None: of the whole topic) for this group (None: for all), whoever holds it."""
 

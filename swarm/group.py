@@ -131,6 +131,8 @@ class Group:
             self._topics.extend(plan.topics)
         if len(self._topics) == 1 and self.plans[0].pattern is None:
             self._one_topic = self._topics[0]
+        self.rejoin_requested = False
+        """The supervisor wants this member to leave the group and to join it again."""
         self.stop_requested = False
         self.leave = False
         self.joined = False
@@ -170,6 +172,9 @@ class Group:
         if self._fatal is not None:
             self._rebuild(self._fatal)
             return
+        if self.rejoin_requested:
+            self.rejoin_requested = False
+            self._rejoin()
         self._housekeeping(now)
         if self._hold_back(now):
             return
@@ -813,6 +818,14 @@ class Group:
         self._fatal = None
         self.open()
         self.runtime.client_fenced(False)
+
+    def _rejoin(self) -> None:
+        """Leave and join again, so that the group's leader shares all partitions out anew. What runs ends and is committed before."""
+        assert self._client is not None
+        if self._client.new_protocol:
+            return  # there the coordinator shares them out, and sees for itself what is missing
+        self._client.rejoin(self._topics, self.alive)
+        self._bus.publish(events.GroupRejoined(self.name))
 
     # -- the stop ----------------------------------------------------------------------------------------------------
 

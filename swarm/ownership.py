@@ -14,6 +14,9 @@ from swarm.plan import Plan
 
 LOOKS: Final = 2
 """Looks in a row that make an alarm."""
+AGAIN: Final = 60.0
+LONGEST: Final = 3600.0
+"""Seconds between two mends of one group: the first, doubled each time, and the most."""
 MOST: Final = 200
 """Partitions that one answer of a worker names at most, so that it fits the 64 KiB that the supervisor reads at once."""
 
@@ -44,9 +47,12 @@ def unowned(census: Census, plans: Iterable[Plan]) -> dict[str, list[int]] | Non
 
 
 class Unowned:
-    """What the supervisor keeps of it."""
+    """What the supervisor keeps of it, and when it is to be mended: a group that is settled does not look again by itself, and its
+    partitions would wait for the next rebalance, whoever causes it."""
 
     def __init__(self) -> None:
+        self._mends: dict[str, tuple[int, float]] = {}
+        """Of each group with an alarm: how often it was mended, and when the next time may be."""
         self._seen: dict[tuple[str, str, int], tuple[float, int]] = {}
         """Since when, and in how many looks."""
         self.error: str | None = None
@@ -72,6 +78,21 @@ class Unowned:
             if fresh:
                 alarms.append((topic, [partition for partition, _ in fresh], now - max(since for _, since in fresh)))
         return alarms
+
+    def in_doubt(self) -> bool:
+        """Whether something was seen once, and is to be looked at again soon."""
+        return any(looks < LOOKS for _, looks in self._seen.values())
+
+    def to_mend(self, group: str, now: float) -> bool:
+        """Whether somebody should leave this group and join again now, so that it is shared out anew. Asked after `told`; noted if so."""
+        if not any(place[0] == group and looks >= LOOKS for place, (_, looks) in self._seen.items()):
+            self._mends.pop(group, None)
+            return False
+        times, at = self._mends.get(group, (0, now))
+        if now < at:
+            return False
+        self._mends[group] = (times + 1, now + min(LONGEST, AGAIN * 2.0**times))
+        return True
 
     def facts(self, now: float) -> list[dict[str, Any]]:
         """What is an alarm now, for `status`."""

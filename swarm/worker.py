@@ -502,6 +502,9 @@ class _Main:
                         group.leave = self._leave
                 case "suspects":
                     self._runtime.suspicion.learn(command["suspects"])
+                case "rejoin":
+                    for group in self._runtime.groups:
+                        group.rejoin_requested |= group.name == command["group"]
                 case "census":
                     self._runtime.take_census(self._tell_census)
                 case "pauses":

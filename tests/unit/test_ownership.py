@@ -61,3 +61,25 @@ def test_the_second_look_in_a_row_is_an_alarm_and_the_only_one() -> None:
     assert others == 2
     assert book.facts(340.0) == []
     assert book.told("shop", {"orders": [1]}, 400.0) == []
+
+
+def test_a_group_is_mended_at_its_alarm_and_then_less_and_less_often() -> None:
+    """Not at the first sight, which may be of a rebalance's half; not again before a minute, two, four; anew when it was well between."""
+    unowned = Unowned()
+    unowned.told("shop", {"orders": [3]}, 0.0)
+    assert unowned.in_doubt()
+    assert not unowned.to_mend("shop", 0.0)
+
+    mended = []
+    for now in range(10, 600, 10):
+        unowned.told("shop", {"orders": [3]}, float(now))
+        if unowned.to_mend("shop", float(now)):
+            mended.append(now)
+    assert mended == [10, 70, 190, 430]
+    assert not unowned.in_doubt()
+
+    unowned.told("shop", {}, 600.0)
+    assert not unowned.to_mend("shop", 600.0)
+    for now in (610.0, 620.0):
+        unowned.told("shop", {"orders": [3]}, now)
+    assert unowned.to_mend("shop", 620.0)

@@ -23,7 +23,8 @@ APP = """
 def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_gets_them(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
-    """`status` names them, the swarm stays up and ready, and a rebalance, at which the group's leader asks anew, ends it."""
+    """`status` names them, the swarm stays up and ready, and a worker leaves and joins again: a rebalance, at which the group's leader
+    asks anew, ends it."""
     orders = topic(partitions=2)
     daemon = swarm_project(
         APP.format(orders=orders),
@@ -43,13 +44,13 @@ def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_g
     (alarm,) = daemon.wait_for_event("partition_unowned")
     shown = daemon.run("status").stdout
     listed = daemon.status()["unowned"]
-    daemon.run("scale", "2")
     daemon.wait_for(lambda: daemon.status()["unowned"] == [], what="the alarm to end", within=60)
     broker.produce(orders, [(None, "new")], 3)
     daemon.wait_for(lambda: recording.seen(orders), what="the new partition to be read")
     assert daemon.stop() == 0
 
     assert before == []
+    assert len(daemon.events("group_rejoined")) == 1
     assert (alarm["group"], alarm["topic"], alarm["partitions"]) == (daemon.group, orders, [2, 3])
     assert f"nobody in group {daemon.group} has {orders}/2,3" in shown
     assert [(each["topic"], each["partition"]) for each in listed] == [(orders, 2), (orders, 3)]
