@@ -80,6 +80,6 @@ def test_a_group_is_mended_at_its_alarm_and_then_less_and_less_often() -> None:
 
     unowned.told("shop", {}, 600.0)
     assert not unowned.to_mend("shop", 600.0)
-    for now in (610.0, 620.0):
-        unowned.told("shop", {"orders": [3]}, now)
+    for later in (610.0, 620.0):
+        unowned.told("shop", {"orders": [3]}, later)
     assert unowned.to_mend("shop", 620.0)
