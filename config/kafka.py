@@ -5,6 +5,7 @@ Whether a name exists and a value fits only librdkafka knows; `check` and `start
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -108,6 +109,16 @@ def check_properties(properties: Mapping[str, Any], where: str, source: str | Ca
 def redact(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The properties for people and logs: passwords, keys, tokens and SASL's settings hidden, as is user:password@ in a URL."""
     return {name: _redacted(name, value) for name, value in properties.items()}
+
+
+def hidden(text: str, properties: Mapping[str, Any]) -> str:
+    """The text without what `redact` hides in these properties, should a library or an application have quoted it."""
+    for name, value in properties.items():
+        secret = str(value)
+        if len(secret) > 3 and not isinstance(value, bool) and _redacted(name, value) == HIDDEN:
+            for written in (secret, json.dumps(secret)[1:-1]):
+                text = text.replace(written, HIDDEN)
+    return _USERINFO.sub(f"{HIDDEN}@", text)
 
 
 def _refusal(name: str, value: object) -> tuple[str, str] | None:

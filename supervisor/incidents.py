@@ -12,6 +12,9 @@ from typing import Any, Final
 KEPT: Final = 100
 """Files kept; the oldest go first. An incident of 64 threads takes some 100 KiB."""
 
+LOG_LINES: Final = 50
+"""Of a worker's log, in its incident."""
+
 
 def write(state_dir: Path, facts: dict[str, Any]) -> str:
     """Write one incident; returns its path, or an empty text where it cannot be written (a full disk never stops the supervisor)."""

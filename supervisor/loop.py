@@ -674,12 +674,22 @@ class Supervisor:
                 ],
                 "memory": worker.memory,
                 "error": worker.board.error,
+                "log": self._last_lines(worker),
                 "backtrace": worker.backtrace,
             },
         )
         if not path:
             self._warn(f"the incident of worker {worker.index} could not be written to {self.state_dir}")
         return path
+
+    def _last_lines(self, worker: Worker) -> list[str]:
+        from swarm.config import hidden
+
+        own = [plan.kafka for plan in self.app.plans] if self.app is not None else []
+        lines = worker.board.last_lines(incidents.LOG_LINES)
+        for properties in (self.loaded.settings.kafka, *own):
+            lines = [hidden(line, properties) for line in lines]
+        return lines
 
     # -- exits -------------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class Output:
         self._lock = threading.Lock()
         self.notice: Callable[[int], str] = "({} log lines were dropped: stderr could not take them)".format
         """The line that says how many were dropped."""
+        self.keep: Callable[[str], None] | None = None
+        """Gets each line too, also one that is dropped; one thread at a time."""
 
     def forked(self) -> None:
         """Call in a child: a lock does not survive a fork."""
@@ -50,6 +52,8 @@ class Output:
         """Write one line (or several that belong together); drop it where it cannot be written."""
         data = self._encoded(line, level)
         with self._lock:
+            if self.keep is not None:
+                self.keep(line)
             if self._dropped:
                 data = self._encoded(self.notice(self._dropped), "warning") + data
             if self._write(data):
@@ -124,6 +128,10 @@ class Log:
         self._pid = os.getpid()
         if self._json:
             output.notice = lambda count: self._record("warning", "log_lines_dropped", {"count": count})
+
+    def keep(self, keep: Callable[[str], None]) -> None:
+        """Hand each line to `keep` too, also where stderr does not take it."""
+        self._output.keep = keep
 
     def event(self, event: Event) -> None:
         """The sink for the bus."""

@@ -89,8 +89,9 @@ W_MAGIC, W_INDEX = 0, 1
     ASSIGN_SEQ,
     PREPARED_AT,
     STANDS_SINCE,
-) = range(16, 29)
-_PROCESS_SCALARS: Final = range(16, 29)
+    LOG_END,
+) = range(16, 30)
+_PROCESS_SCALARS: Final = range(16, 32)
 # index-scoped: they go on counting over restarts
 (MESSAGES, BATCHES, ERRORS, RETRIES, DEAD_LETTERS, REBALANCES, STALE, COMMITS) = range(32, 40)
 (SKIPPED, ABORTED) = range(48, 50)
@@ -115,8 +116,13 @@ _ASSIGNED_AT: Final = _STRING_AT + MAX_STRINGS * _STRING_WORDS
 _ASSIGNED_WORDS: Final = 10
 _TEXT_AT: Final = _ASSIGNED_AT + MAX_ASSIGNED * _ASSIGNED_WORDS
 _TEXT_BYTES: Final = 4096
-SIZE: Final = -(-(_TEXT_AT * 8 + _TEXT_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
-"""Bytes of one scoreboard. Only pages that were written take memory: some 20 KiB for a usual worker."""
+_LOG_AT: Final = _TEXT_AT * 8 + _TEXT_BYTES  # in bytes
+LOG_BYTES: Final = 32 << 10
+"""The ring of a process's last log lines: its 50 last where they have some 600 bytes, as JSON lines may."""
+LOG_ENTRY: Final = 4096
+"""Bytes kept of one entry, half of them from its end, where a traceback says most: none drives out all others."""
+SIZE: Final = -(-(_LOG_AT + LOG_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+"""Bytes of one scoreboard. Only pages that were written take memory: some 20 KiB for a usual worker, and 32 for what it logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +361,19 @@ class Scoreboard:
         """The last error that ends a worker (boot, thread died), for its exit's explanation."""
         self._put_text(_TEXT_AT, _TEXT_BYTES, text)
 
+    def keep_line(self, text: str) -> None:
+        """Keep a log line where it can be read when the process is gone. By one thread at a time (`swarm.logs.Output`)."""
+        data = text.encode("utf-8", "replace")
+        if len(data) > LOG_ENTRY:
+            data = data[: LOG_ENTRY // 2] + " … ".encode() + data[-LOG_ENTRY // 2 :]
+        data += b"\n"
+        end = int(self.ints[LOG_END])
+        at = end % LOG_BYTES
+        before = min(len(data), LOG_BYTES - at)
+        self._bytes[_LOG_AT + at : _LOG_AT + at + before] = data[:before]
+        self._bytes[_LOG_AT : _LOG_AT + len(data) - before] = data[before:]
+        self.ints[LOG_END] = end + len(data)  # last: a reader sees whole lines only
+
     def _put_text(self, at: int, size: int, text: str) -> None:
         data = text.encode("utf-8", "replace")[: size - 2]
         start = at * 8
@@ -387,6 +406,17 @@ class Scoreboard:
     def error(self) -> str:
         """What `set_error` wrote last."""
         return self._text(_TEXT_AT, _TEXT_BYTES)
+
+    def last_lines(self, most: int) -> list[str]:
+        """The last log lines of the process that holds, or held, the slot; oldest first."""
+        end = int(self.ints[LOG_END])
+        ring = bytes(self._bytes[_LOG_AT : _LOG_AT + LOG_BYTES])
+        if end <= LOG_BYTES:
+            lines = ring[:end].split(b"\n")
+        else:
+            at = end % LOG_BYTES
+            lines = (ring[at:] + ring[:at]).split(b"\n")[1:]  # the oldest was written over in part
+        return [line.decode("utf-8", "replace") for line in lines[:-1][-most:]]
 
     def groups(self) -> list[GroupView]:
         """The worker's memberships."""

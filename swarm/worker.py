@@ -375,6 +375,7 @@ def run(birth: Birth) -> int:
     board.set_state("starting")
     allocator.limit_arenas()
     board.add_thread("main")
+    birth.log.keep(board.keep_line)
     try:
         app = _boot(birth)
         runtime = Runtime(birth, app)

@@ -188,3 +188,16 @@ def test_nobody_else_gets_priorities(pipe: tuple[int, int], monkeypatch: pytest.
     Log("info", "json", Output(pipe[1])).line("error", "log", {})
 
     assert [line["level"] for line in lines(pipe[0])] == ["error"]
+
+
+def test_each_line_is_kept_too_also_where_stderr_takes_none() -> None:
+    """An incident's last lines are there when the log's reader hangs."""
+    kept: list[str] = []
+    output = Output(os.open("/dev/full", os.O_WRONLY))
+    log = Log("info", "json", output, worker=2)
+    log.keep(kept.append)
+
+    log.event(events.TopicMissing("shop", "orders"))
+    log.event(events.BatchConsumed("shop", "orders", 0, 1, 2, 2, 1, 0.5))
+
+    assert [json.loads(line)["event"] for line in kept] == ["topic_missing"]

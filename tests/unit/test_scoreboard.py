@@ -17,6 +17,8 @@ from swarm.scoreboard import (
     ERRORS,
     HISTOGRAMS,
     LAYOUT_VERSION,
+    LOG_BYTES,
+    LOG_ENTRY,
     MAX_ASSIGNED,
     MAX_JOBS,
     MAX_STRINGS,
@@ -150,6 +152,32 @@ def test_a_reader_never_sees_half_a_table(at: int) -> None:
         ]
     finally:
         board_of_worker.close()
+
+
+@given(st.lists(st.integers(0, 5000), max_size=40))
+def test_the_last_log_lines_are_there_when_the_process_is_gone(sizes: list[int]) -> None:
+    """All of them while they fit, else the newest; a long one keeps its beginning and its end; a successor has none."""
+    board = Scoreboard.create(0)
+    reader = Scoreboard.attach(os.dup(board.fd))
+    lines = [f"{number} begins {'é' * size} {number} ends" for number, size in enumerate(sizes)]
+    room = LOG_BYTES
+    fitting = [line for line in reversed(lines) if (room := room - min(len(line.encode()), LOG_ENTRY + 5) - 1) >= 0]
+    try:
+        for line in lines:
+            board.keep_line(line)
+        seen, newest = reader.last_lines(100), reader.last_lines(3)
+        board.clear()
+
+        assert len(fitting) <= len(seen) + 1, "but for one that may be written over in part"
+        for line, shown in zip(reversed(lines), reversed(seen), strict=False):
+            head, _, tail = line.partition(" é")
+            assert shown == line or (len(line.encode()) > LOG_ENTRY and shown.startswith(head))
+            assert shown.endswith(tail[-8:])
+        assert newest == seen[-3:]
+        assert reader.last_lines(10) == []
+    finally:
+        board.close()
+        reader.close()
 
 
 def test_a_job_that_ends_is_not_seen(board: Scoreboard, reader: Scoreboard) -> None:

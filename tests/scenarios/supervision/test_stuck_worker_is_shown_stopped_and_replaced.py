@@ -103,6 +103,7 @@ def test_stuck_handler_is_dumped_before_it_is_stopped(
     [incident] = incidents(daemon, reason=fault.reason, action="killed")
     assert incident["pid"] == pid
     assert incident["backtrace"] == dumped["text"]
+    assert [line for line in incident["log"] if '"event": "partitions_assigned"' in line and f'"pid": {pid}' in line]
 
     if fault.name != "stops_polling":
         [job] = incident["jobs"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.config import check_properties, redact
+from swarm.config import check_properties, hidden, redact
 from swarm.config.kafka import OWNED
 
 
@@ -79,3 +79,12 @@ def test_secrets_are_hidden_and_the_rest_is_not() -> None:
     assert shown["url"].endswith("********@host/x")
     assert shown["pem"] == "********"
     assert {name: shown[name] for name in plain} == plain
+
+
+def test_a_text_that_quotes_a_secret_is_shown_without_it() -> None:
+    """As it is, as JSON writes it, as a number, and in a URL; what is no secret stays."""
+    properties = {"sasl.password": 'hun"ter2', "ssl.key.password": 123456, "client.id": "shop", "sasl.username": ""}
+
+    text = hidden('shop: "hun\\"ter2" hun"ter2 123456 https://me:pw@host/', properties)
+
+    assert text == 'shop: "********" ******** ******** https://********@host/'
