@@ -48,6 +48,7 @@ from swarm.supervisor.policy import (
     SwarmView,
     Terminate,
     decide,
+    own_share,
 )
 from swarm.supervisor.processes import (
     Exit,
@@ -635,9 +636,16 @@ class Supervisor:
         worker.reason = reason
         worker.terminated_at = now
         worker.stop_deadline = now + self._shutdown_timeout
+        worker.dump_from = os.fstat(worker.dump_fd).st_size
         self._tell(worker, {"command": "seat", "leave": leave})  # first: it is heard before the signal
+        self._tell_share(worker, self._shutdown_timeout)
         self.bus.publish(events.WorkerStopping(worker.index, worker.process.pid, reason))
         send(worker.process, signal.SIGTERM)
+
+    def _tell_share(self, worker: Worker, timeout: float) -> None:
+        # One that is stuck is not asked to judge by itself when it is over: it says what holds it up, and is killed.
+        then = "exit" if worker.reason in PLANNED else "wait"
+        self._tell(worker, {"command": "drain", "within": own_share(timeout), "then": then})
 
     def _kill(self, worker: Worker, pid: int, reason: Reason) -> None:
         assert worker.process is not None
@@ -714,9 +722,14 @@ class Supervisor:
         if out_of_memory or self._own_fault(worker, exit_, reason):
             self._suspect(worker)
         if exit_.signal in exits.OWN_FAULTS:
-            dump = Backtrace(process.pid, worker.dump_fd, now, lambda _: None, worker.board.threads)
-            worker.backtrace = dump.whole(worker.dump_from)
+            worker.backtrace = self._left_backtrace(worker, process.pid, now)
             self._write_incident(worker, process.pid, reason, f"died of {exit_.signal}")
+        if exit_.code == exits.HELD_UP and worker.terminated_at:
+            self._had_to_kill = self._had_to_kill or self.stopping
+            worker.backtrace = self._left_backtrace(worker, process.pid, now)
+            self.bus.publish(events.BacktraceDumped(worker.index, process.pid, worker.backtrace))
+            path = self._write_incident(worker, process.pid, reason, "ended itself")
+            self.bus.publish(events.WorkerKilled(worker.index, process.pid, reason, path, "itself"))
         if worker.came_up:
             self._ever_came_up = True
             worker.boot_failures = 0
@@ -745,6 +758,10 @@ class Supervisor:
         if delay and not self.stopping and not worker.retired:
             self.bus.publish(events.WorkerBackoff(worker.index, delay, worker.failures))
         self._reap_strangers()  # it may have stood before them in the kernel's queue
+
+    def _left_backtrace(self, worker: Worker, pid: int, now: float) -> str:
+        """What a process wrote about its threads before it died."""
+        return Backtrace(pid, worker.dump_fd, now, lambda _: None, worker.board.threads).whole(worker.dump_from)
 
     # -- messages that kill their process ----------------------------------------------------------------------------
 
@@ -805,6 +822,8 @@ class Supervisor:
         if worker.reason is not None:
             if exit_.signal == "SIGKILL" and worker.killed:
                 return worker.reason, "killed by the supervisor"
+            if exit_.code == exits.HELD_UP and error:
+                return worker.reason, error.splitlines()[0]
             return worker.reason, "stopped by the supervisor" + (f"; {words}" if exit_.code != 0 else "")
         if exit_.signal is not None:
             return "killed", words
@@ -906,6 +925,7 @@ class Supervisor:
             for worker in self.workers:
                 if worker.terminated_at:
                     worker.stop_deadline = min(worker.stop_deadline, time.monotonic() + timeout)
+                    self._tell_share(worker, max(0.0, worker.stop_deadline - time.monotonic()))
         if self.stopping:
             return
         self.stopping = True

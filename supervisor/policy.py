@@ -42,6 +42,10 @@ BOOT_TRIES: Final = 3
 MEMORY_SAMPLES: Final = 3
 """Samples in a row over the soft limit before a worker is replaced: one may be a passing batch."""
 
+LAST_WORD: Final = 1.0
+"""Seconds before its deadline, at most, at which a worker whose jobs do not end says what holds it up and ends itself: time to say
+it, and for the supervisor to learn of its end, so that KILL is for one that cannot even do that."""
+
 WAKE_GAP: Final = 5.0
 """Seconds by which the supervisor's own loop must be late to conclude that the machine (or the cgroup) stood still: then the
 workers stood still too, and get their whole timeouts again."""
@@ -171,6 +175,11 @@ class Finish:
 
     code: int
     reason: str
+
+
+def own_share(shutdown_timeout: float) -> float:
+    """The seconds of `shutdown_timeout` after which a worker that was told to go ends by itself, whatever runs."""
+    return shutdown_timeout - min(LAST_WORD, 0.1 * shutdown_timeout)
 
 
 Action = Fork | Dump | Terminate | Kill | Finish

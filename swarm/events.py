@@ -114,7 +114,8 @@ class WorkerStopping(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerKilled(Event):
-    """The supervisor sent KILL to a worker; its backtrace is in the incident."""
+    """A worker was ended by force: the supervisor sent KILL, or, `by` itself, the worker gave up its drain just before it would have
+    (`drain_overdue`). Its backtrace is in the incident."""
 
     LEVEL = "error"
 
@@ -122,6 +123,7 @@ class WorkerKilled(Event):
     pid: int
     reason: str
     incident: str
+    by: Literal["supervisor", "itself"] = "supervisor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,24 @@ class ObserverFailed(Event):
 
     reason: str
     seconds: float
+
+
+# -- a worker --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOverdue(Event):
+    """A worker was told to go `seconds` ago and has not come to an end within its share of `shutdown_timeout`. What holds it up: `jobs`
+    are (group, topic, partition, first offset, last offset, age in s), `threads` those that are alive, `partitions` (group, topic,
+    partition) those it has not handed over. `then`: it ends itself now (`exit`), or waits for KILL, because it is replaced for a fault."""
+
+    LEVEL = "warning"
+
+    seconds: float
+    jobs: tuple[tuple[str, str, int, int, int, float], ...]
+    threads: tuple[str, ...]
+    partitions: tuple[tuple[str, str, int], ...]
+    then: Literal["exit", "wait"]
 
 
 # -- a worker's group membership -------------------------------------------------------------------------------------

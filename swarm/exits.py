@@ -17,6 +17,8 @@ BOOT_ERROR: Final = 70
 """Worker: the app, a hook or a client could not be set up (EX_SOFTWARE of sysexits.h)."""
 THREAD_DIED: Final = 71
 """Worker: a thread of the runtime ended unexpectedly."""
+HELD_UP: Final = 72
+"""Worker: it was to go, its jobs did not end in its share of `shutdown_timeout`, and it ended itself; they are not committed."""
 
 OWN_FAULTS: Final = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"})
 """Signals by which a process dies of its own code."""
@@ -47,5 +49,7 @@ def in_words(code: int | None, signal_: str | None) -> str:
             return "could not be set up"
         case 71:
             return "a thread of the runtime died"
+        case 72:
+            return "its jobs did not end in time, so it ended itself"
         case _:
             return f"exited with code {code}"

@@ -844,6 +844,9 @@ class Group:
                     break
                 self._dispatcher.rested.wait(0.05)
             self._refresh_membership()
+            if self._clock() >= self._next_commit:  # whatever else runs for how long: this is done
+                self._next_commit = self._clock() + self.runtime.commit_interval
+                self.commits.send(self._client)
             self.commits.serve(self._client, self._clock())
             for message in self._client.fetch(1, 0.0):  # paused: this only serves callbacks
                 self._stale((message.topic(), message.partition()), 1)

@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import setproctitle
 
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 LOOP: Final = 0.5
 """Seconds between two rounds of the main thread when nothing happens: the precision of `report_age`."""
+STANDSTILL: Final = 5.0
+"""Seconds by which the loop must be late to conclude that the machine stood still: then the jobs did too, and a drain gets that time
+again, as the supervisor does it (`policy.WAKE_GAP`)."""
 LAST_TRANSACTIONS: Final = 2.0
 """Seconds that a stop waits until what replaced producers have left open is undone: some 20 ms where the broker is there."""
 
@@ -422,6 +425,9 @@ class _Main:
         self._orphaned = False
         self._leave = False
         self._deadline = float("inf")
+        self._stopping_since = 0.0
+        self._overdue_at = float("inf")
+        self._ends_itself = False
         self._state = ""
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime.wake = self._wake
@@ -447,9 +453,11 @@ class _Main:
         if parent is None:
             self._orphan()
         next_check = 0.0
-        self._board.floats[PREPARED_AT] = time.monotonic()
+        self._board.floats[PREPARED_AT] = now = time.monotonic()
         while True:
-            now = time.monotonic()
+            last, now = now, time.monotonic()
+            if now - last > STANDSTILL:
+                self._overdue_at += now - last
             self._board.floats[LOOP_AT] = now
             self._show_state(now)
             for fd, _ in poll.poll(50 if self._stopping else self._wait):
@@ -482,7 +490,14 @@ class _Main:
                     "orphan_gave_up",
                     {"what": "the job in hand did not end in time; it is not committed"},
                 )
+                self._say_what_holds_it_up("exit")
                 return exits.ORPHANED
+            if self._stopping and now >= self._overdue_at:
+                self._overdue_at = float("inf")
+                self._say_what_holds_it_up("exit" if self._ends_itself else "wait")
+                if self._ends_itself:
+                    signal.raise_signal(signal.SIGTTIN)  # the supervisor finds the backtrace when we have gone
+                    return exits.HELD_UP
 
     def _hear(self) -> bool:
         """Commands of the supervisor; False when it has closed the channel."""
@@ -501,6 +516,9 @@ class _Main:
                     self._leave = bool(command["leave"])
                     for group in self._runtime.groups:
                         group.leave = self._leave
+                case "drain":
+                    self._overdue_at = time.monotonic() + float(command["within"])
+                    self._ends_itself = command["then"] == "exit"
                 case "suspects":
                     self._runtime.suspicion.learn(command["suspects"])
                 case "rejoin":
@@ -532,7 +550,20 @@ class _Main:
     def _stop(self, *, leave: bool) -> None:
         if not self._stopping:
             self._stopping = True
+            self._stopping_since = time.monotonic()
             self._runtime.stop(leave=leave)
+
+    def _say_what_holds_it_up(self, then: Literal["exit", "wait"]) -> None:
+        now = time.monotonic()
+        jobs = tuple(
+            (job.group, job.topic, job.partition, job.first_offset, job.last_offset, now - job.started_at)
+            for job in self._board.jobs()
+        )
+        threads = tuple(sorted(thread.name for thread in threading.enumerate()))
+        kept = tuple((group.name, *key) for group in self._runtime.groups for key in sorted(group.lanes))
+        held_up = ", ".join(f"{topic}/{p} at {first}-{last} for {age:.0f} s" for _, topic, p, first, last, age in jobs)
+        self._board.set_error(f"was told to go and did not come to an end in time; in hand: {held_up or 'nothing'}")
+        self._runtime.bus.publish(events.DrainOverdue(now - self._stopping_since, jobs, threads, kept, then))
 
     def _show_state(self, now: float) -> None:
         runtime = self._runtime

@@ -26,6 +26,7 @@ from swarm.supervisor.policy import (
     Terminate,
     WorkerView,
     decide,
+    own_share,
 )
 
 LIMITS = Limits(
@@ -454,3 +455,12 @@ def test_the_default_delays() -> None:
     policy = RestartPolicy()
 
     assert [policy.delay(n) for n in range(1, 9)] == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+@given(st.floats(0.001, 7 * 86400.0))
+def test_a_worker_s_own_end_comes_before_the_supervisor_s_but_not_long_before(timeout: float) -> None:
+    """At least nine tenths of the time are for the jobs, and all but a second of a long one."""
+    own = own_share(timeout)
+
+    assert 0.0 < own < timeout
+    assert own >= max(0.9 * timeout, timeout - 1.0) - 1e-6
