@@ -165,6 +165,9 @@ class WorkerSection(Section):
     commit_interval: Annotated[float, kinds.seconds(0.01, 3600.0)] = setting(
         5.0, "How often stored offsets are committed. A crash repeats what was processed since."
     )
+    max_messages: Annotated[int, kinds.integer(0, 10**15)] = setting(
+        0, "Recycle a worker after this many messages, spread by some jitter; one worker at a time. 0: never."
+    )
 
 
 class RestartBackoff(Section):

@@ -41,7 +41,7 @@ SWARM_STATES: Final = ("starting", "running", "quiet", "stopping")
 RESTART_REASONS: Final = (
     "finished", "requested", "crashed", "killed", "boot_error", "report_timeout", "poll_timeout", "consume_timeout",
     "partition_stands",
-    "memory_limit", "memory_kill", "lifetime", "fenced", "orphaned",
+    "memory_limit", "memory_kill", "lifetime", "max_messages", "fenced", "orphaned",
 )  # fmt: skip
 """Shown as 0 until they happen: a counter that appears with its first event hides that event from `increase()`."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import random
 import selectors
@@ -128,6 +129,7 @@ class Supervisor:
             kill,
             supervision.max_lifetime,
             supervision.standing_timeout,
+            settings.worker.max_messages,
         )
         backoff = supervision.restart_backoff
         self.restart_policy = RestartPolicy(backoff.initial, backoff.factor, backoff.maximum, backoff.reset_after)
@@ -599,8 +601,8 @@ class Supervisor:
             worker.restart_at = now + max(1.0, self.restart_policy.delay(worker.failures))
             self._warn(f"worker {worker.index} could not be forked: {error.strerror}; trying again")
             return
-        lifetime = self.limits.max_lifetime
-        worker.begin(process, now, lifetime * random.uniform(0.9, 1.1) if lifetime else 0.0)
+        lifetime, messages = self.limits.max_lifetime, self.limits.max_messages
+        worker.begin(process, now, lifetime * random.uniform(0.9, 1.1), math.ceil(messages * random.uniform(0.9, 1.1)))
         worker.told_suspects = self.suspects.version
         worker.told_pauses = self.pauses.version
         self._watch(worker)

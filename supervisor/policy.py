@@ -28,12 +28,13 @@ Reason = Literal[
     "memory_limit",
     "memory_kill",
     "lifetime",
+    "max_messages",
     "fenced",
     "orphaned",
 ]
 """Why a worker ended, as `last_exit.reason` and the label of `swarm_worker_restarts_total`."""
 
-PLANNED: Final[frozenset[str]] = frozenset({"requested", "memory_limit", "lifetime"})
+PLANNED: Final[frozenset[str]] = frozenset({"requested", "memory_limit", "lifetime", "max_messages"})
 """Replacements that are no failure: the next process starts at once and no backoff grows."""
 
 BOOT_TRIES: Final = 3
@@ -70,7 +71,7 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Timeouts (s) and sizes (bytes); 0 switches a memory limit or the lifetime off."""
+    """Timeouts (s), sizes (bytes) and a number of messages; 0 switches a memory limit or a recycling off."""
 
     report_timeout: float = 30.0
     poll_timeout: float = 60.0
@@ -79,6 +80,7 @@ class Limits:
     memory_kill: int = 0
     max_lifetime: float = 0.0
     standing_timeout: float = 0.0
+    max_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ class WorkerView:
     """Samples in a row over the soft limit."""
     lifetime: float = 0.0
     """This process's own maximum age, jitter included; 0.0: none."""
+    messages: int = 0
+    """Handled or set aside by this process."""
+    message_limit: int = 0
+    """How many it may handle, jitter included; 0: any number."""
     came_up: bool = False
     terminated_at: float = 0.0
     stop_deadline: float = 0.0
@@ -237,6 +243,8 @@ def _for_process(
         return Terminate(worker.index, pid, "memory_limit")
     if not planned and worker.lifetime and now - worker.started_at > worker.lifetime:
         return Terminate(worker.index, pid, "lifetime")
+    if not planned and 0 < worker.message_limit <= worker.messages:
+        return Terminate(worker.index, pid, "max_messages")
     return None
 
 

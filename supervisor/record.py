@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from swarm.scoreboard import PREPARED_AT, STANDS_SINCE, AssignedView, Scoreboard
+from swarm.scoreboard import MESSAGES, PREPARED_AT, STANDS_SINCE, AssignedView, Scoreboard
 from swarm.supervisor import memory
 from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
@@ -18,6 +18,8 @@ BEQUEATHED: Final = (
     "dump_from",
     "started_at",
     "lifetime",
+    "message_limit",
+    "messages_before",
     "terminated_at",
     "stop_deadline",
     "killed",
@@ -51,6 +53,9 @@ class Worker:
     process: Process | None = None
     started_at: float = 0.0
     lifetime: float = 0.0
+    message_limit: int = 0
+    messages_before: int = 0
+    """The index's count when this process began."""
     terminated_at: float = 0.0
     stop_deadline: float = 0.0
     killed: bool = False
@@ -116,17 +121,20 @@ class Worker:
             board, blind = Scoreboard.create(facts["index"]), True
         worker = cls(facts["index"], board, facts["dump"])
         for name in BEQUEATHED:
-            setattr(worker, name, facts[name])
+            if name in facts:  # else the predecessor's release did not know it
+                setattr(worker, name, facts[name])
         worker.blind = worker.blind or blind
         if facts["pid"] is not None:
             worker.process = adopt(facts["pid"], facts["channel"])
         return worker
 
-    def begin(self, process: Process, now: float, lifetime: float) -> None:
+    def begin(self, process: Process, now: float, lifetime: float, message_limit: int) -> None:
         """A new process holds the index: forget the former one."""
         self.process = process
         self.started_at = now
         self.lifetime = lifetime
+        self.message_limit = message_limit
+        self.messages_before = self.board.ints[MESSAGES]
         self.restarts += 1
         self.terminated_at = self.stop_deadline = 0.0
         self.killed = self.restart_due = self.blind = False
@@ -169,6 +177,8 @@ class Worker:
             self.memory,
             self.memory_over,
             self.lifetime,
+            self.board.ints[MESSAGES] - self.messages_before,
+            self.message_limit,
             self.came_up,
             self.terminated_at,
             self.stop_deadline,

@@ -56,6 +56,7 @@ _REASONS: Final = {
     "memory_limit": "had grown over memory_limit, so it was drained and replaced",
     "memory_kill": "had grown over memory_kill, so it was killed and replaced",
     "lifetime": "had reached max_lifetime, so it was replaced",
+    "max_messages": "had handled worker.max_messages, so it was replaced",
     "fenced": "another member had taken its seat in the group",
     "orphaned": "its supervisor was gone",
 }

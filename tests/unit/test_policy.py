@@ -266,6 +266,12 @@ class Supervision(RuleBasedStateMachine):
         over = process.view.memory_over + 1 if memory > LIMITS.memory_limit else 0
         process.view = replace(process.view, memory=memory, memory_over=over)
 
+    @some
+    @rule(which=which, messages=st.sampled_from([0, 50, 150]))
+    def handles_messages(self, which: int, messages: int) -> None:
+        process = self.pick(which)
+        process.view = replace(process.view, messages=messages, message_limit=100)
+
     @running
     @rule(seconds=st.floats(10.0, 10_000.0))
     def the_machine_stands_still(self, seconds: float) -> None:
@@ -300,7 +306,14 @@ class Supervision(RuleBasedStateMachine):
         if hasattr(self, "slots") and not self.stopping:
             slots = [slot for slot in self.slots if slot.process is not None and not slot.retired]
             # One that was to be scaled away, and then was not, is on its way out beside the one that is replaced.
-            assert sum(slot.process.view.reason in ("memory_limit", "lifetime") for slot in slots if slot.process) <= 1
+            assert (
+                sum(
+                    slot.process.view.reason in ("memory_limit", "lifetime", "max_messages")
+                    for slot in slots
+                    if slot.process
+                )
+                <= 1
+            )
 
     def teardown(self) -> None:
         """From any state a stop comes to its end, whatever the processes do."""
@@ -408,6 +421,15 @@ def test_the_soft_memory_limit_replaces_one_worker_after_three_samples() -> None
 
     assert decide(swarm(up(memory=150, memory_over=MEMORY_SAMPLES - 1)), LIMITS, 1000.0) == []
     assert decide(swarm(up(0, **fat), up(1, **fat)), LIMITS, 1000.0) == [Terminate(0, 100, "memory_limit")]
+
+
+def test_workers_that_have_handled_their_share_are_recycled_one_at_a_time() -> None:
+    """At the limit, not before it; 0 is no limit; a job in hand does not end for it, for it is a drain."""
+    done: dict[str, Any] = {"messages": 100, "message_limit": 100, "jobs": ((999.0, 300.0),)}
+
+    assert decide(swarm(up(messages=99, message_limit=100), up(1, messages=10**9)), LIMITS, 1000.0) == []
+    assert decide(swarm(up(0, **done), up(1, **done)), LIMITS, 1000.0) == [Terminate(0, 100, "max_messages")]
+    assert decide(swarm(up(0, **done), up(1, settling=True)), LIMITS, 1000.0) == []
 
 
 def test_a_swarm_that_never_came_up_gives_up_after_three_tries_each() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from swarm.errors import SwarmError
 from swarm.scoreboard import Scoreboard
+from swarm.scoreboard import MESSAGES, Scoreboard
 from swarm.supervisor import succession
 from swarm.supervisor.memory import OomKills, oom_kills
 from swarm.supervisor.processes import Process
@@ -179,3 +180,18 @@ def test_a_partition_for_which_a_worker_was_replaced_is_no_fault_of_the_next_one
         assert seen == [20.0, 30.0, 0.0]
     finally:
         board.close()
+
+
+def test_a_worker_s_messages_are_counted_from_its_own_beginning() -> None:
+    """The index's counter goes on over its processes; `max_messages` is about one of them."""
+    worker = Worker(0, Scoreboard.create(0), os.memfd_create("dump"))
+    counts = []
+    for _ in range(2):
+        worker.begin(Process(os.getpid(), -1), 10.0, 0.0, 100)
+        counts.append(worker.view().messages)
+        worker.board.add(MESSAGES, 70)
+        counts.append(worker.view().messages)
+    worker.close()
+
+    assert counts == [0, 70, 0, 70]
+    assert worker.message_limit == 100
