@@ -200,6 +200,11 @@ class SupervisionSection(Section):
     poll_timeout: Annotated[float, kinds.seconds(0.5, WEEK)] = setting(
         60.0, "A worker that has not polled for this long is replaced."
     )
+    join_timeout: Annotated[float, kinds.seconds(1.0, WEEK, off=True)] = setting(
+        600.0,
+        "A worker that has not joined its group for this long, though the broker answers and no error explains it, is replaced, once. "
+        "Above max.poll.interval.ms: so long a rebalance may take. 0: never.",
+    )
     consume_timeout: Annotated[float, kinds.seconds(0.1, WEEK)] = setting(
         300.0, "A worker with a job that runs longer is replaced (long_running and consume_timeout= override it)."
     )

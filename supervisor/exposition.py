@@ -40,7 +40,7 @@ from swarm.supervisor.observer import Notice, View, is_current
 SWARM_STATES: Final = ("starting", "running", "quiet", "stopping")
 RESTART_REASONS: Final = (
     "finished", "requested", "crashed", "killed", "boot_error", "report_timeout", "poll_timeout", "consume_timeout",
-    "partition_stands",
+    "partition_stands", "join_stuck",
     "memory_limit", "memory_kill", "lifetime", "max_messages", "fenced", "orphaned",
 )  # fmt: skip
 """Shown as 0 until they happen: a counter that appears with its first event hides that event from `increase()`."""

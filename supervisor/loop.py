@@ -124,6 +124,7 @@ class Supervisor:
         self.limits = Limits(
             supervision.report_timeout,
             supervision.poll_timeout,
+            supervision.join_timeout,
             settings.swarm.shutdown_timeout,
             limit,
             kill,
@@ -295,6 +296,7 @@ class Supervisor:
                 worker.reason = worker.reason or reason
                 if reason == "memory_kill":
                     worker.reason = reason
+                worker.join_tried = worker.join_tried or reason == "join_stuck"
                 worker.dump = "pending"
                 if reason == "partition_stands":
                     self._give_up_standing(worker, now)
@@ -1133,6 +1135,8 @@ class Supervisor:
                 continue
             if worker.came_up:
                 self._ever_came_up = True
+            if worker.join_tried and worker.board.state == "running":
+                worker.join_tried = False
             if worker.settling and is_up(worker):
                 worker.settling = False
             if not worker.ready_said and worker.board.state == "running":

@@ -25,6 +25,7 @@ Reason = Literal[
     "poll_timeout",
     "consume_timeout",
     "partition_stands",
+    "join_stuck",
     "memory_limit",
     "memory_kill",
     "lifetime",
@@ -39,6 +40,10 @@ PLANNED: Final[frozenset[str]] = frozenset({"requested", "memory_limit", "lifeti
 
 BOOT_TRIES: Final = 3
 """Failed tries of every worker after which a swarm of which none ever came up gives up."""
+
+MOST_REBUILDS: Final = 5
+"""Rebuilds of a worker's client within two minutes, each after a fatal error, after which the process is replaced: what is wrong is
+perhaps its own, and librdkafka keeps state that only ends with the process."""
 
 MEMORY_SAMPLES: Final = 3
 """Samples in a row over the soft limit before a worker is replaced: one may be a passing batch."""
@@ -75,6 +80,7 @@ class Limits:
 
     report_timeout: float = 30.0
     poll_timeout: float = 60.0
+    join_timeout: float = 0.0
     shutdown_timeout: float = 30.0
     memory_limit: int = 0
     memory_kill: int = 0
@@ -98,6 +104,12 @@ class WorkerView:
     poll_at: float = 0.0
     jobs: tuple[tuple[float, float], ...] = ()
     """(start, limit in seconds) of each job in hand that has a limit."""
+    join_stuck_since: float = 0.0
+    """Since when its join has not come to an end though the broker answers; 0.0: there is nothing of the kind."""
+    join_tried: bool = False
+    """Its predecessor was replaced for that, and no process of this index has joined since: to do it again helps no more."""
+    rebuilds: int = 0
+    """Of its client, of late, after fatal errors that have nothing to do with its seat in the group."""
     memory: int = 0
     memory_over: int = 0
     """Samples in a row over the soft limit."""
@@ -283,4 +295,14 @@ def _fault(swarm: SwarmView, worker: WorkerView, limits: Limits, now: float) -> 
     stands = worker.stands_since and now - max(worker.stands_since, since)
     if limits.standing_timeout and stands > 2 * limits.standing_timeout:
         return "partition_stands"
+    if _join_is_stuck(worker, limits, now, since):
+        return "join_stuck"
+    if worker.rebuilds >= MOST_REBUILDS:
+        return "fenced"
     return None
+
+
+def _join_is_stuck(worker: WorkerView, limits: Limits, now: float, since: float) -> bool:
+    if not limits.join_timeout or worker.join_tried or not worker.join_stuck_since:
+        return False
+    return now - max(worker.join_stuck_since, since) > limits.join_timeout

@@ -35,6 +35,7 @@ BEQUEATHED: Final = (
     "settling",
     "retired",
     "restart_due",
+    "join_tried",
     "memory_over",
     "blind",
 )
@@ -79,6 +80,8 @@ class Worker:
 
     retired: bool = False
     settling: bool = False
+    join_tried: bool = False
+    """A process of this index was replaced because its join was stuck, and none has joined since."""
     restarts: int = -1
     restarts_by_reason: dict[str, int] = field(default_factory=dict)
     failures: int = 0
@@ -166,7 +169,8 @@ class Worker:
                 boot_failures=self.boot_failures,
             )
         board = self.board
-        polls = [group.poll_at for group in board.groups() if group.poll_at]
+        groups = board.groups()
+        polls = [group.poll_at for group in groups if group.poll_at]
         return WorkerView(
             self.index,
             self.process.pid,
@@ -174,6 +178,9 @@ class Worker:
             board.report_at if not self.blind else float("inf"),
             min(polls, default=0.0),
             tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
+            min((group.stuck_since for group in groups if group.stuck_since), default=0.0),
+            self.join_tried,
+            max((group.rebuilds for group in groups), default=0),
             self.memory,
             self.memory_over,
             self.lifetime,

@@ -121,9 +121,9 @@ def _state(supervisor: Supervisor, worker: Worker) -> str:
 def _health(worker: Worker, jobs: list[Any], now: float) -> str:
     if worker.process is None:
         return "ok"
-    if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout", "partition_stands"):
+    if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout", "partition_stands", "join_stuck"):
         return "stuck"
-    if worker.board.ints[FENCED]:
+    if worker.board.ints[FENCED] or worker.reason == "fenced":
         return "fenced"
     if any(job.limit and now - job.started_at > SLOW_SHARE * job.limit for job in jobs):
         return "slow"

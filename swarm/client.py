@@ -163,6 +163,9 @@ PROBE: Final = 1.0
 """Seconds in which the group's coordinator has to answer a question before something is committed with waiting: librdkafka holds
 a commit for as long as the session lasts (45 s) where nobody answers, and there is no limit to be given."""
 
+_GROUPS: Final = "__consumer_offsets"
+"""The topic whose partitions' leaders are the groups' coordinators."""
+
 _NO_METADATA: Final[Mapping[tuple[str, int], str]] = {}
 
 
@@ -474,6 +477,20 @@ class Client:
                 return False
             self._answered = True
         return True
+
+    def cluster_answers(self, timeout: float) -> bool:
+        """Whether a broker answers at this moment, and knows a leader for every group, as far as we may know that. Blocks.
+
+        Not the coordinator itself: a broker answers the requests of a connection one after the other, and the join that is not
+        answered yet holds up what we would ask behind it (measured).
+        """
+        try:
+            about = self._raw.list_topics(_GROUPS, timeout=timeout).topics[_GROUPS]
+        except KafkaException:
+            return False
+        if about.error is not None:
+            return bool(about.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED)
+        return all(partition.leader >= 0 for partition in about.partitions.values())
 
     def topics(self, timeout: float) -> set[str]:
         """The topics that exist now, as far as we may see them. Blocks; raises KafkaException."""

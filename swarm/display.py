@@ -57,7 +57,8 @@ _REASONS: Final = {
     "memory_kill": "had grown over memory_kill, so it was killed and replaced",
     "lifetime": "had reached max_lifetime, so it was replaced",
     "max_messages": "had handled worker.max_messages, so it was replaced",
-    "fenced": "another member had taken its seat in the group",
+    "join_stuck": "had not joined its group though the broker answers, so it was replaced",
+    "fenced": "its client had met fatal errors again and again, so it was replaced",
     "orphaned": "its supervisor was gone",
 }
 

@@ -65,6 +65,13 @@ ENDS_PATIENCE: Final = 0.5
 """Seconds that the poller waits for the ends of logs that do not move."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
+JOIN_PROBE: Final = 5.0
+"""Seconds between two questions to the cluster while a join does not come to an end: each may hold up the poller for 0.5 s."""
+JOIN_EXPLAINED: Final = 60.0
+"""Seconds for which an error (a right that is missing, a broker that is away) explains why there is no membership: librdkafka repeats
+it at least that often."""
+REBUILDS_COUNTED: Final = 120.0
+"""Seconds for which a rebuild of the client is remembered."""
 REFRESH: Final = 1.0
 """Seconds between two writings of the table of partitions."""
 
@@ -72,6 +79,9 @@ _partition_of: Final[Callable[[Record], int]] = Message.partition  # type: ignor
 _topic_of: Final[Callable[[Record], str]] = Message.topic  # type: ignore[assignment]
 
 _NO_REFUSALS: Final[Refusals] = {}
+
+_SEAT_TAKEN: Final = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID})
+"""Somebody else has our static id, or has it still: waiting helps, a new process does not."""
 
 _MISSING_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -109,6 +119,10 @@ class Group:
         silent = 2 * float(properties.get("fetch.wait.max.ms", 500)) / 1000 >= runtime.standing_timeout
         self.standing = Standing(0.0 if silent else runtime.standing_timeout)
         self._errors = Folder()
+        self._error_at = float("-inf")
+        self._unjoined_since = self._stuck_since = self._next_probe = 0.0
+        self._absent: set[str] = set()
+        """Topics and patterns of which librdkafka said, once, that there is nothing: without any, it does not join (measured)."""
         self._missing: dict[str, float] = {}
         self._startless: set[tuple[str, int]] = set()
         """Assigned partitions that are not fetched yet, because nobody could say where they begin."""
@@ -338,6 +352,7 @@ class Group:
         for error in self._errors.due(now):
             self._bus.publish(error)
         self._check_missing(now)
+        self._watch_join(now)
         with self._dispatcher.lock:
             for lane in self.lanes.values():
                 high = self._client.high_watermark(*lane.key)
@@ -374,6 +389,27 @@ class Group:
                 self._client.seek(*key, lane.fetch_next)
             except KafkaException:
                 self._fetch_again(lane)  # nothing fetches it at all
+
+    def _watch_join(self, now: float) -> None:
+        """Say since when the join has not come to an end although the cluster answers and no error explains it."""
+        limit = self.runtime.join_timeout
+        if not limit or self.joined:
+            self._unjoined_since = self._stuck_since = 0.0
+            self._absent.clear()
+        elif self._absent.issuperset(self._topics) or now - self._error_at < JOIN_EXPLAINED:
+            self._stuck_since = 0.0
+        else:
+            interval = min(JOIN_PROBE, limit / 4)
+            if not self._unjoined_since:
+                self._unjoined_since, self._next_probe = now, now + interval  # most joins are done by then
+            elif now >= self._next_probe:
+                assert self._client is not None
+                self._next_probe = now + interval
+                if not self._client.cluster_answers(timeout=0.5):
+                    self._stuck_since = 0.0
+                elif not self._stuck_since:
+                    self._stuck_since = now
+        self._board.join_stuck(self._slot, self._stuck_since)
 
     def report_handled(self, lane: Lane) -> None:
         """Add what a lane handled since the last time to the scoreboard. Under the lock."""
@@ -711,11 +747,13 @@ class Group:
             return
         if code in _MISSING_TOPIC:
             if topic:
+                self._absent.add(topic)
                 self._topic_missing(topic, self._clock())
             return
         if code == KafkaError._AUTO_OFFSET_RESET and topic is not None and partition is not None:
             self._out_of_range(topic, partition)
             return
+        self._error_at = self._clock()
         if (error.fatal() or code == KafkaError._FATAL) and self._fatal is None:
             self._fatal = error
         self._board.count_error("client")
@@ -805,8 +843,10 @@ class Group:
         self._joined_at = 0.0
         self._board.joined(self._slot, 0.0, 0)
         self.runtime.client_fenced(True)
-        recent = sum(1 for at in self._rebuilds if now - at < 120.0)
+        recent = sum(1 for at in self._rebuilds if now - at < REBUILDS_COUNTED)
         self._rebuilds.append(now)
+        if error.code() not in _SEAT_TAKEN:  # another process cannot have that seat either
+            self._board.rebuilt(self._slot, recent + 1)
         self.commits.close(for_good=False)
         old, self._client = self._client, None
         old.close(leave=False, alive=self.alive, patience=CLOSE_WITHIN)

@@ -142,12 +142,16 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined."""
+    """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined. `stuck_since`: when the broker first answered
+    of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
+    of late its client was made anew after a fatal error."""
 
     group: str
     poll_at: float
     joined_at: float
     partitions: int
+    stuck_since: float = 0.0
+    rebuilds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +315,14 @@ class Scoreboard:
         self.floats[_GROUP_AT + slot * _GROUP_WORDS + 2] = at
         self.ints[_GROUP_AT + slot * _GROUP_WORDS + 3] = partitions
 
+    def join_stuck(self, slot: int, since: float) -> None:
+        """Since when the group's join has not come to an end though the broker answers; 0.0: nothing of the kind."""
+        self.floats[_GROUP_AT + slot * _GROUP_WORDS + 4] = since
+
+    def rebuilt(self, slot: int, count: int) -> None:
+        """How often of late the group's client was made anew after a fatal error."""
+        self.ints[_GROUP_AT + slot * _GROUP_WORDS + 5] = count
+
     def add_thread(self, name: str, ident: int | None = None) -> None:
         """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins."""
         with self._lock:
@@ -429,6 +441,8 @@ class Scoreboard:
                     self.floats[at + 1],
                     self.floats[at + 2],
                     int(self.ints[at + 3]),
+                    self.floats[at + 4],
+                    int(self.ints[at + 5]),
                 )
             )
         return result

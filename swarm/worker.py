@@ -126,6 +126,7 @@ class Runtime:
         self.clock: Callable[[], float] = time.monotonic
         self.commit_interval = settings.worker.commit_interval
         self.shutdown_timeout = settings.swarm.shutdown_timeout
+        self.join_timeout = settings.supervision.join_timeout
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)

@@ -107,6 +107,7 @@ class Stage:
             group_joined=lambda: None,
             publish_assignment=lambda: None,
             client_fenced=lambda fenced: None,
+            join_timeout=0.0,
         )
         self.groups = [_StagedGroup(runtime, name, plans, {}) for name, plans in app.groups().items()]
         for group in self.groups:

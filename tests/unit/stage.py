@@ -142,7 +142,7 @@ class Broker:
 class FakeClient:
     """What `swarm.client.Client` is to a group."""
 
-    is_member = True
+    is_member: bool = True
 
     def __init__(self, broker: Broker, callbacks: Group) -> None:
         self.broker = broker
@@ -376,6 +376,7 @@ def make_runtime(
         group_joined=lambda: None,
         publish_assignment=lambda: None,
         client_fenced=lambda fenced: None,
+        join_timeout=0.0,
         end_predecessors=lambda: None,
     )
 

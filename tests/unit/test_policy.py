@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from swarm.supervisor.policy import (
     BOOT_TRIES,
     MEMORY_SAMPLES,
+    MOST_REBUILDS,
     PLANNED,
     Action,
     Dump,
@@ -32,13 +33,22 @@ from swarm.supervisor.policy import (
 LIMITS = Limits(
     report_timeout=30.0,
     poll_timeout=60.0,
+    join_timeout=200.0,
     shutdown_timeout=20.0,
     memory_limit=100,
     memory_kill=200,
     standing_timeout=40.0,
 )
 JOB_LIMIT = 300.0
-FAULTS = {"report_timeout", "poll_timeout", "consume_timeout", "partition_stands", "memory_kill"}
+FAULTS = {
+    "report_timeout",
+    "poll_timeout",
+    "consume_timeout",
+    "partition_stands",
+    "memory_kill",
+    "join_stuck",
+    "fenced",
+}
 
 
 @dataclass
@@ -62,6 +72,7 @@ class Slot:
     boot_failures: int = 0
     retired: bool = False
     settling: bool = False
+    join_tried: bool = False
 
 
 class Supervision(RuleBasedStateMachine):
@@ -129,7 +140,7 @@ class Supervision(RuleBasedStateMachine):
             assert self.now >= slot.restart_at, "forked before its backoff was over"
             assert not slot.retired, "forked although it was scaled away"
             self.pids += 1
-            view = WorkerView(slot.index, self.pids, self.now, settling=slot.settling)
+            view = WorkerView(slot.index, self.pids, self.now, settling=slot.settling, join_tried=slot.join_tried)
             slot.process = Process(self.pids, view, obeys_term=True)
             return
         process = slot.process
@@ -139,6 +150,9 @@ class Supervision(RuleBasedStateMachine):
         process.done.append(action)
         if isinstance(action, Dump):
             assert view.dump == "none", "a second backtrace for one end"
+            if action.reason == "join_stuck":
+                assert not slot.join_tried, "replaced for its join although that had not helped"
+                slot.join_tried = True
             reason = action.reason if action.reason == "memory_kill" else view.reason or action.reason
             process.view = replace(view, dump="pending", reason=reason)
         elif isinstance(action, Terminate):
@@ -214,8 +228,10 @@ class Supervision(RuleBasedStateMachine):
     def comes_up(self, which: int) -> None:
         process = self.pick(which)
         process.view = replace(process.view, came_up=True, report_at=self.now, poll_at=self.now, settling=False)
+        process.view = replace(process.view, join_tried=False, join_stuck_since=0.0)
         self.ever_came_up = True
-        next(slot for slot in self.slots if slot.process is process).settling = False
+        slot = next(slot for slot in self.slots if slot.process is process)
+        slot.settling = slot.join_tried = False
 
     @running
     @rule()
@@ -265,6 +281,19 @@ class Supervision(RuleBasedStateMachine):
         process = self.pick(which)
         over = process.view.memory_over + 1 if memory > LIMITS.memory_limit else 0
         process.view = replace(process.view, memory=memory, memory_over=over)
+
+    @some
+    @rule(which=which)
+    def cannot_join(self, which: int) -> None:
+        process = self.pick(which)
+        process.view = replace(process.view, join_stuck_since=process.view.join_stuck_since or self.now)
+
+    @some
+    @rule(which=which, rebuilds=st.sampled_from([1, MOST_REBUILDS]))
+    def meets_fatal_errors(self, which: int, rebuilds: int) -> None:
+        process = self.pick(which)
+        process.view = replace(process.view, rebuilds=rebuilds)
+        self.decide()
 
     @some
     @rule(which=which, messages=st.sampled_from([0, 50, 150]))
@@ -358,6 +387,8 @@ def swarm(*workers: WorkerView, **more: Any) -> SwarmView:
         ({"jobs": ((650.0, 0.5), (699.0, 300.0))}, "consume_timeout"),
         ({"jobs": ((990.0, 30.0), (699.0, 300.0))}, "consume_timeout"),
         ({"stands_since": 919.0}, "partition_stands"),
+        ({"join_stuck_since": 799.0}, "join_stuck"),
+        ({"rebuilds": MOST_REBUILDS}, "fenced"),
         ({"memory": 201}, "memory_kill"),
     ],
 )
@@ -377,7 +408,9 @@ def test_each_fault_takes_the_backtrace_first(facts: dict[str, Any], reason: Rea
 
 def test_a_worker_in_order_is_left_alone() -> None:
     """Within every limit nothing is done, however slow its job or far behind its group is."""
-    worker = up(report_at=971.0, poll_at=941.0, jobs=((701.0, 300.0), (950.0, 60.0)), memory=100, stands_since=921.0)
+    late = {"stands_since": 921.0, "join_stuck_since": 801.0}
+    jobs = ((701.0, 300.0), (950.0, 60.0))
+    worker = up(report_at=971.0, poll_at=941.0, jobs=jobs, memory=100, rebuilds=4, **late)
 
     assert decide(swarm(worker), LIMITS, 1000.0) == []
 
@@ -421,6 +454,15 @@ def test_the_soft_memory_limit_replaces_one_worker_after_three_samples() -> None
 
     assert decide(swarm(up(memory=150, memory_over=MEMORY_SAMPLES - 1)), LIMITS, 1000.0) == []
     assert decide(swarm(up(0, **fat), up(1, **fat)), LIMITS, 1000.0) == [Terminate(0, 100, "memory_limit")]
+
+
+def test_a_stuck_join_replaces_a_worker_once() -> None:
+    """Where that did not help, doing it again does not; nor where the rule is off, or the machine had stood still."""
+    stuck = up(join_stuck_since=799.0)
+
+    assert decide(swarm(replace(stuck, join_tried=True)), LIMITS, 1000.0) == []
+    assert decide(swarm(stuck), replace(LIMITS, join_timeout=0.0), 1000.0) == []
+    assert decide(swarm(stuck, forgiven_at=900.0), LIMITS, 1000.0) == []
 
 
 def test_workers_that_have_handled_their_share_are_recycled_one_at_a_time() -> None:

@@ -1,0 +1,105 @@
+"""What a group notices of a membership that does not come, or does not last. On the stage, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaError
+
+from swarm import Messages
+from swarm.plan import make_plan
+from swarm.scoreboard import GroupView
+from tests.unit.stage import TOPIC, Stage, on_stage
+
+LIMIT = 40.0
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """A group that has no membership, and a cluster that answers."""
+
+    def handler(messages: Messages) -> None:
+        """It gets none."""
+
+    with on_stage(make_plan(handler=handler, topics=(TOPIC,)), []) as stage:
+        stage.group.runtime.join_timeout = LIMIT
+        stage.client.is_member = False
+        stage.group.on_lost(list(stage.group.lanes))
+        stage.group.joined = False
+        yield stage
+
+
+def passes(stage: Stage, seconds: float) -> GroupView:
+    """What the scoreboard says after that time, in which the poller came round each second."""
+    for _ in range(int(seconds)):
+        stage.now += 1.0
+        stage.poll()
+    [view] = stage.board.groups()
+    return view
+
+
+def answer(stage: Stage, yes: bool) -> None:
+    """What the cluster says from now on."""
+    stage.client.cluster_answers = lambda timeout: yes  # type: ignore[attr-defined]
+
+
+def test_a_join_that_does_not_end_is_said_since_the_cluster_answers(stage: Stage) -> None:
+    """Not from the first moment on, for most joins just take a little; the time of the first answer stays."""
+    answer(stage, yes=True)
+
+    early, later = passes(stage, 4), passes(stage, 100)
+
+    assert early.stuck_since == 0.0
+    assert 1004.0 <= later.stuck_since <= 1012.0
+
+
+def test_what_explains_it_is_no_stuck_join(stage: Stage) -> None:
+    """A cluster that is silent, an error that was reported within a minute, a topic that is missing, the end of it."""
+    answer(stage, yes=False)
+    silent = passes(stage, 100)
+    answer(stage, yes=True)
+    heard = passes(stage, 10)
+    stage.group.on_error(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), None, None, None)
+    refused = passes(stage, 50)
+    again = passes(stage, 60)
+    stage.group.on_error(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), TOPIC, -1, None)
+    missing = passes(stage, 1000)
+    stage.client.is_member = True
+    joined = passes(stage, 2)
+
+    assert (silent.stuck_since, refused.stuck_since, missing.stuck_since, joined.stuck_since) == (0.0, 0.0, 0.0, 0.0)
+    assert heard.stuck_since > 0.0
+    assert again.stuck_since > heard.stuck_since
+
+
+def test_without_a_limit_nobody_is_asked(stage: Stage) -> None:
+    """`join_timeout = 0`."""
+    stage.group.runtime.join_timeout = 0.0
+
+    assert passes(stage, 100).stuck_since == 0.0
+
+
+def fail(stage: Stage, code: int) -> int:
+    """A fatal error; returns how many rebuilds are counted then."""
+    stage.group.on_error(KafkaError(code, "told so", fatal=True), None, None, None)
+    stage.group.stop_requested = True  # the wait for the next client ends
+    stage.poll()
+    stage.group.stop_requested = False
+    stage.group._client = stage.client  # type: ignore[assignment]
+    return stage.board.groups()[0].rebuilds
+
+
+def test_rebuilds_after_fatal_errors_are_counted_while_they_are_fresh(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A static id that somebody else has is none of them: there a new process is no better off."""
+    monkeypatch.setattr(stage.group, "open", lambda: None)
+
+    counts = [fail(stage, KafkaError.UNSUPPORTED_VERSION) for _ in range(3)]
+    stage.now += 1000.0
+    later = fail(stage, KafkaError.UNSUPPORTED_VERSION)
+    taken = [fail(stage, code) for code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)]
+
+    assert counts == [1, 2, 3]
+    assert (later, taken) == (1, [1, 1])
