@@ -113,11 +113,15 @@ class Exposition:
         age = GaugeMetricFamily(
             "swarm_worker_report_age_seconds", "Time since the worker's loop last came round.", labels=["worker"]
         )
+        contested = GaugeMetricFamily(
+            "swarm_worker_contested", "1 while another process uses the worker's group.instance.id.", labels=["worker"]
+        )
         for board in self._view.boards:
             report_at = board.report_at
             if report_at > 0.0 and is_current(board, notice.workers.get(board.index)):
                 age.add_metric([str(board.index)], max(0.0, now - report_at))
-        yield from (up, restarts, memory, cpu, age)
+                contested.add_metric([str(board.index)], int(any(group.contested for group in board.groups())))
+        yield from (up, restarts, memory, cpu, age, contested)
 
     def _totals(self) -> Iterator[Metric]:
         boards = self._view.boards

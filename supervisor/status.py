@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm import __version__, allocator
@@ -63,9 +64,27 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             "checked": now - supervisor.unowned.looked_at if supervisor.unowned.looked_at is not None else None,
             "error": supervisor.unowned.error,
         },
+        "findings": list(_findings(supervisor)),
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }
+
+
+def _findings(supervisor: Supervisor) -> Iterator[dict[str, str]]:
+    """What an operator has to mend, in the form that `doctor` has for it."""
+    swarm = supervisor.loaded.settings.swarm
+    for worker in supervisor.workers:
+        for group in worker.board.groups() if worker.process is not None else ():
+            if group.contested:
+                seat = f"{swarm.name}.{swarm.host}.{worker.index}"
+                yield {
+                    "severity": "error",
+                    "what": f"another process uses the group.instance.id {seat} in the group {group.group}",
+                    "cause": f"Most likely a second daemon runs with the name {swarm.name} and the host {swarm.host}.",
+                    "fix": "Give one of the two another swarm.name or swarm.host, or stop it.",
+                    "evidence": f"Worker {worker.index} met it {group.contested} times of late, and the supervisor has started "
+                    "no other process under this id.",
+                }
 
 
 def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -> dict[str, Any]:

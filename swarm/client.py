@@ -179,6 +179,18 @@ Refusals = Mapping[tuple[str, int], KafkaError]
 """Partitions whose part of a commit the broker refused: it answers for each of them, and may hold the others."""
 
 
+_SEAT_TAKEN: Final = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+_IN_WORDS: Final = {code: KafkaError(code).str() for code in _SEAT_TAKEN}
+
+
+def seat_error(error: KafkaError) -> int | None:
+    """FENCED_INSTANCE_ID where somebody took our static id, UNRELEASED_INSTANCE_ID where somebody has it still; None for all else.
+
+    A fatal error's own code is _FATAL (measured with 2.16.1): what it was, it says in words, which are librdkafka's own for the code.
+    """
+    return next((code for code, words in _IN_WORDS.items() if error.code() == code or words in error.str()), None)
+
+
 class Callbacks(Protocol):
     """What a client tells its group; all in the poller thread, from within `fetch` or `close`."""
 

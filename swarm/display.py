@@ -240,6 +240,8 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
     paused = [each for each in status.get("paused", []) if each["paused"]]
     if paused:
         texts.append(f"paused: {', '.join(_pause(each, status['paused']) for each in paused)}.")
+    for each in status.get("findings", []):
+        texts.append(f"{each['severity']}: {each['what']}. {each['cause']} {each['fix']}")
     if status.get("under_way"):
         texts.append(f"under way: {status['under_way']}.")
     if status.get("reload_error"):

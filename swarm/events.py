@@ -402,6 +402,20 @@ class ClientRebuilt(Event):
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class SeatContested(Event):
+    """Another process joins a group under this worker's `group.instance.id`, again and again, or holds it for longer than a dead one could:
+    most likely a second daemon of the same `swarm.name` and `swarm.host`. Each takes the partitions from the other. The client waits so
+    many seconds before it tries again; said at the 2nd, 4th, 8th, … of so many `times`."""
+
+    LEVEL = "error"
+
+    group: str
+    instance: str
+    times: int
+    seconds: float
+
+
 # -- processing ------------------------------------------------------------------------------------------------------
 
 

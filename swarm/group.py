@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
-from swarm.client import CLOSE_WITHIN, Client, Refusals
+from swarm.client import CLOSE_WITHIN, Client, Refusals, seat_error
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
@@ -26,6 +26,7 @@ from swarm.lane import UNKNOWN, Lane
 from swarm.message import Record
 from swarm.plan import Edge, Plan
 from swarm.producer import JobProducer
+from swarm.rivals import Rivals
 from swarm.scoreboard import REBALANCES, STALE
 from swarm.standing import Sight, Standing
 
@@ -70,6 +71,8 @@ JOIN_PROBE: Final = 5.0
 JOIN_EXPLAINED: Final = 60.0
 """Seconds for which an error (a right that is missing, a broker that is away) explains why there is no membership: librdkafka repeats
 it at least that often."""
+JOIN_LASTS: Final = 10.0
+"""Seconds after which a membership is one: with the new protocol the refusal of a static id may come just after we believed to be in."""
 REBUILDS_COUNTED: Final = 120.0
 """Seconds for which a rebuild of the client is remembered."""
 REFRESH: Final = 1.0
@@ -79,9 +82,6 @@ _partition_of: Final[Callable[[Record], int]] = Message.partition  # type: ignor
 _topic_of: Final[Callable[[Record], str]] = Message.topic  # type: ignore[assignment]
 
 _NO_REFUSALS: Final[Refusals] = {}
-
-_SEAT_TAKEN: Final = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID})
-"""Somebody else has our static id, or has it still: waiting helps, a new process does not."""
 
 _MISSING_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -114,6 +114,8 @@ class Group:
         self.commits = Commits(name, self.lanes, self._dispatcher, self._board, self._bus, self._clock)
         self._client: Client | None = None
         self._fatal: KafkaError | None = None
+        self._rivals = Rivals()
+        self._contested_said = False
         self._rebuilds: deque[float] = deque(maxlen=8)
         # Where fetches may be left without an answer for long, their silence says nothing.
         silent = 2 * float(properties.get("fetch.wait.max.ms", 500)) / 1000 >= runtime.standing_timeout
@@ -353,6 +355,9 @@ class Group:
             self._bus.publish(error)
         self._check_missing(now)
         self._watch_join(now)
+        if self.joined and now - self._joined_at >= JOIN_LASTS:
+            self._rivals.let_in()
+        self._board.contested(self._slot, self._rivals.times(now))
         with self._dispatcher.lock:
             for lane in self.lanes.values():
                 high = self._client.high_watermark(*lane.key)
@@ -843,15 +848,19 @@ class Group:
         self._joined_at = 0.0
         self._board.joined(self._slot, 0.0, 0)
         self.runtime.client_fenced(True)
-        recent = sum(1 for at in self._rebuilds if now - at < REBUILDS_COUNTED)
-        self._rebuilds.append(now)
-        if error.code() not in _SEAT_TAKEN:  # another process cannot have that seat either
+        taken = seat_error(error)
+        if taken is not None:
+            wait = self._seat_taken(taken, now)
+        else:
+            recent = sum(1 for at in self._rebuilds if now - at < REBUILDS_COUNTED)
+            self._rebuilds.append(now)
             self._board.rebuilt(self._slot, recent + 1)
+            wait = min(30.0, 0.5 * 2.0**recent)
         self.commits.close(for_good=False)
         old, self._client = self._client, None
         old.close(leave=False, alive=self.alive, patience=CLOSE_WITHIN)
         self._bus.publish(events.ClientRebuilt(self.name, error.str()))
-        until = now + min(30.0, 0.5 * 2.0**recent)
+        until = now + wait
         while self._clock() < until and not self.stop_requested:
             self._board.polled(self._slot, self._clock())
             time.sleep(0.05)
@@ -866,6 +875,20 @@ class Group:
             return  # there the coordinator shares them out, and sees for itself what is missing
         self._client.rejoin(self._topics, self.alive)
         self._bus.publish(events.GroupRejoined(self.name))
+
+
+    def _seat_taken(self, code: int, now: float) -> float:
+        """Our static id is somebody else's: returns for how long to leave it to them, and says so where it is no accident."""
+        fenced = code == KafkaError.FENCED_INSTANCE_ID
+        wait = self._rivals.fenced(now) if fenced else self._rivals.refused(now)
+        times = self._rivals.times(now)
+        self._board.contested(self._slot, times)
+        if times and (times & (times - 1) == 0 or not self._contested_said):
+            self._bus.publish(
+                events.SeatContested(self.name, str(self._properties.get("group.instance.id", "")), times, wait)
+            )
+        self._contested_said = times > 0
+        return wait
 
     # -- the stop ----------------------------------------------------------------------------------------------------
 

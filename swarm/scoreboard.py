@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 _MAGIC: Final = 0x6B73776172_0000 + LAYOUT_VERSION
 
 STATES: Final = ("none", "starting", "running", "quiet", "stopping", "stopped")
@@ -144,7 +144,7 @@ class JobView:
 class GroupView:
     """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined. `stuck_since`: when the broker first answered
     of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
-    of late its client was made anew after a fatal error."""
+    of late its client was made anew after a fatal error. `contested`: how often of late another process had or took its seat."""
 
     group: str
     poll_at: float
@@ -152,6 +152,7 @@ class GroupView:
     partitions: int
     stuck_since: float = 0.0
     rebuilds: int = 0
+    contested: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +324,10 @@ class Scoreboard:
         """How often of late the group's client was made anew after a fatal error."""
         self.ints[_GROUP_AT + slot * _GROUP_WORDS + 5] = count
 
+    def contested(self, slot: int, times: int) -> None:
+        """How often of late another process had or took this member's seat; 0: nobody, as far as is known."""
+        self.ints[_GROUP_AT + slot * _GROUP_WORDS + 6] = times
+
     def add_thread(self, name: str, ident: int | None = None) -> None:
         """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins."""
         with self._lock:
@@ -443,6 +448,7 @@ class Scoreboard:
                     int(self.ints[at + 3]),
                     self.floats[at + 4],
                     int(self.ints[at + 5]),
+                    int(self.ints[at + 6]),
                 )
             )
         return result

@@ -95,6 +95,13 @@ def test_a_replaced_worker_is_explained_in_words() -> None:
     assert "(poll_timeout, SIGKILL)" in text
 
 
+def test_what_is_to_be_mended_is_said_with_cause_and_fix() -> None:
+    """A finding of the supervisor's, as `doctor` will say it; whoever looks at the table sees it."""
+    finding = {"severity": "error", "what": "two daemons", "cause": "One name.", "fix": "Rename one.", "evidence": "x"}
+
+    assert display.remarks({"workers": [], "findings": [finding]}, 0.0) == ["error: two daemons. One name. Rename one."]
+
+
 def test_an_answer_with_missing_fields_is_still_shown() -> None:
     """A supervisor of another version must not break `swarmctl status`."""
     assert "- " in display.plain({"workers": [{"index": 0}]}, NOW)

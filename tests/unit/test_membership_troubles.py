@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError
 
-from swarm import Messages
+from swarm import Messages, events
 from swarm.plan import make_plan
 from swarm.scoreboard import GroupView
 from tests.unit.stage import TOPIC, Stage, on_stage
@@ -80,26 +81,58 @@ def test_without_a_limit_nobody_is_asked(stage: Stage) -> None:
     assert passes(stage, 100).stuck_since == 0.0
 
 
-def fail(stage: Stage, code: int) -> int:
-    """A fatal error; returns how many rebuilds are counted then."""
-    stage.group.on_error(KafkaError(code, "told so", fatal=True), None, None, None)
+def fail(stage: Stage, code: int) -> GroupView:
+    """A fatal error, as librdkafka tells it; returns what the scoreboard says then."""
+    words = f"Fatal error: {KafkaError(code).str()}: told so"
+    stage.group.on_error(KafkaError(KafkaError._FATAL, words), None, None, None)
     stage.group.stop_requested = True  # the wait for the next client ends
     stage.poll()
     stage.group.stop_requested = False
-    stage.group._client = stage.client  # type: ignore[assignment]
-    return stage.board.groups()[0].rebuilds
+    stage.group._client = cast(Any, stage.client)
+    return stage.board.groups()[0]
 
 
-def test_rebuilds_after_fatal_errors_are_counted_while_they_are_fresh(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A static id that somebody else has is none of them: there a new process is no better off."""
+@pytest.fixture
+def reopened(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new client is the old one."""
     monkeypatch.setattr(stage.group, "open", lambda: None)
 
-    counts = [fail(stage, KafkaError.UNSUPPORTED_VERSION) for _ in range(3)]
+
+@pytest.mark.usefixtures("reopened")
+def test_rebuilds_after_fatal_errors_are_counted_while_they_are_fresh(stage: Stage) -> None:
+    """A static id that somebody else has is none of them: there a new process is no better off."""
+    counts = [fail(stage, KafkaError.UNSUPPORTED_VERSION).rebuilds for _ in range(3)]
     stage.now += 1000.0
     later = fail(stage, KafkaError.UNSUPPORTED_VERSION)
     taken = [fail(stage, code) for code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)]
 
     assert counts == [1, 2, 3]
-    assert (later, taken) == (1, [1, 1])
+    assert [later.rebuilds, *(view.rebuilds for view in taken)] == [1, 1, 1]
+    assert not [event for event in stage.events if isinstance(event, events.SeatContested)]
+
+
+@pytest.mark.usefixtures("reopened")
+def test_a_rival_is_said_at_the_second_fencing_and_then_ever_less_often(stage: Stage) -> None:
+    """And is shown until it has not come for long."""
+    shown = [fail(stage, KafkaError.FENCED_INSTANCE_ID).contested for _ in range(9)]
+    stage.client.is_member = True
+    still, gone = passes(stage, 100).contested, passes(stage, 100).contested
+
+    said = [(event.times, event.seconds) for event in stage.events if isinstance(event, events.SeatContested)]
+    assert shown == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert said == [(2, 1.0), (4, 4.0), (8, 60.0)]
+    assert (still, gone) == (9, 0)
+
+
+@pytest.mark.usefixtures("reopened")
+def test_a_refusal_that_follows_a_moment_of_membership_goes_on_with_the_waits(stage: Stage) -> None:
+    """KIP-848: we believe to be in before the broker refuses; only a membership that lasts ends the count."""
+    stage.client.is_member = True
+    for _ in range(40):
+        fail(stage, KafkaError.UNRELEASED_INSTANCE_ID)
+        passes(stage, 3)
+    [said, *_] = [event for event in stage.events if isinstance(event, events.SeatContested)]
+    lasting = passes(stage, 30).contested
+
+    assert said.seconds == 30.0
+    assert lasting == 0

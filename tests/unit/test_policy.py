@@ -408,7 +408,7 @@ def test_each_fault_takes_the_backtrace_first(facts: dict[str, Any], reason: Rea
 
 def test_a_worker_in_order_is_left_alone() -> None:
     """Within every limit nothing is done, however slow its job or far behind its group is."""
-    late = {"stands_since": 921.0, "join_stuck_since": 801.0}
+    late: dict[str, Any] = {"stands_since": 921.0, "join_stuck_since": 801.0}
     jobs = ((701.0, 300.0), (950.0, 60.0))
     worker = up(report_at=971.0, poll_at=941.0, jobs=jobs, memory=100, rebuilds=4, **late)
 

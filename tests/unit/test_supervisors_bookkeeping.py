@@ -188,9 +188,9 @@ def test_a_worker_s_messages_are_counted_from_its_own_beginning() -> None:
     counts = []
     for _ in range(2):
         worker.begin(Process(os.getpid(), -1), 10.0, 0.0, 100)
-        counts.append(worker.view().messages)
+        counts.append(worker.view({}).messages)
         worker.board.add(MESSAGES, 70)
-        counts.append(worker.view().messages)
+        counts.append(worker.view({}).messages)
     worker.close()
 
     assert counts == [0, 70, 0, 70]
