@@ -876,7 +876,6 @@ class Group:
         self._client.rejoin(self._topics, self.alive)
         self._bus.publish(events.GroupRejoined(self.name))
 
-
     def _seat_taken(self, code: int, now: float) -> float:
         """Our static id is somebody else's: returns for how long to leave it to them, and says so where it is no accident."""
         fenced = code == KafkaError.FENCED_INSTANCE_ID

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from swarm.errors import SwarmError
-from swarm.scoreboard import Scoreboard
 from swarm.scoreboard import MESSAGES, Scoreboard
 from swarm.supervisor import succession
 from swarm.supervisor.memory import OomKills, oom_kills
