@@ -66,6 +66,12 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
         },
         "findings": list(_findings(supervisor)),
         "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
+        "limits": {
+            "poll_timeout": supervisor.limits.poll_timeout,
+            "report_timeout": supervisor.limits.report_timeout,
+            "memory_limit": supervisor.limits.memory_limit,
+            "memory_kill": supervisor.limits.memory_kill,
+        },
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }
 
