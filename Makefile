@@ -80,6 +80,10 @@ soak: venv kafka ## Workers that leak, hang, crash and stall for SECONDS=1800, a
 simulation: venv ## Tens of thousands of random histories of the pure parts; SCHEDULES=5000 of each kind
 	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) $(PYTEST) -q tests/unit/test_simulation.py
 
+.PHONY: scale
+scale: venv ## What deaths and rollouts cost two thousand workers on a hundred hosts, simulated: the tables of docs/scale.md
+	@$(RUN) -m tests.support.fleet
+
 .PHONY: bench
 bench: venv kafka ## Throughput, takeover after a kill, idle costs
 	$(RUN) benchmarks/run.py
