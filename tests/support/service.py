@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.machine import Machine
+from tests.support.ports import free_port
 from tests.support.project import Sections, merged, toml
 from tests.support.waiting import wait_for
 
@@ -56,6 +57,7 @@ class Service:
                 "shutdown_timeout": 10.0,
             },
             "log": {"format": "json"},
+            "observer": {"port": free_port()},  # the machine shares the host's network
         }
         self.machine.write(f"/etc/swarm/{self.name}/swarm.toml", toml(merged(defaults, settings)))
         if unit:
