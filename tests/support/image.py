@@ -109,9 +109,16 @@ class Container:
         self.name = buildah("from", "--pull=never", image)
         self.root = Path(buildah("mount", self.name))
         self.config: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
+        self.open_volumes = False
         self.state = state
         self.state.mkdir(exist_ok=True)
         os.chown(self.state, self.uid, self.gid)  # what a named volume takes over from the image
+
+    def open(self) -> None:
+        """Make its volumes what a pod's may be: root's, and writable for everybody (emptyDir, k3s' local-path)."""
+        self.open_volumes = True
+        os.chown(self.state, 0, 0)
+        self.state.chmod(0o777)
 
     def remove(self) -> None:
         """The image too."""
@@ -141,11 +148,8 @@ class Container:
         command = ["systemd-nspawn", "-q", "-D", str(self.root), "--read-only", "--register=no", "--keep-unit"]
         command += ["--console=pipe", "--link-journal=no", "--no-new-privileges=yes", "--hostname=shop-0"]
         command += [f"--machine={self.name}", f"--chdir={self.config['WorkingDir']}"]
-        command += [
-            f"--tmpfs=/run/swarm:uid={self.uid},mode=0700",
-            "--tmpfs=/tmp:mode=1777",
-            f"--bind={self.state}:/var/lib/swarm",
-        ]
+        mode = "mode=0777" if self.open_volumes else f"uid={self.uid},mode=0700"
+        command += [f"--tmpfs=/run/swarm:{mode}", "--tmpfs=/tmp:mode=1777", f"--bind={self.state}:/var/lib/swarm"]
         command += [f"--kill-signal={self.config['StopSignal']}"]  # what a TERM to nspawn becomes
         for name, value in {**self.environment, **(environment or {})}.items():
             command.append(f"--setenv={name}={value}")
