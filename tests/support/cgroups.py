@@ -19,7 +19,7 @@ def limited(cpus: float, memory: int) -> Iterator[list[Path]]:
     """
     name = f"swarm-test-{os.getpid()}"
     quota = str(int(cpus * _PERIOD))
-    ours = dict(_ours())
+    ours = dict(own_cgroups())
     if (_MOUNT / "cgroup.controllers").exists():
         files = {ours[""]: {"cpu.max": f"{quota} {_PERIOD}", "memory.max": str(memory)}}
     else:
@@ -39,7 +39,7 @@ def limited(cpus: float, memory: int) -> Iterator[list[Path]]:
         yield made
 
 
-def _ours() -> Iterator[tuple[str, Path]]:
+def own_cgroups() -> Iterator[tuple[str, Path]]:
     """Where this process is, by controller; "" is v2."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

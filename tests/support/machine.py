@@ -6,6 +6,7 @@ booted machine is gone with it: it writes to an overlay. It shares the host's ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+from tests.support.cgroups import own_cgroups
 from tests.support.sources import ROOT
 from tests.support.tether import tethered
 from tests.support.waiting import wait_for
@@ -80,6 +82,7 @@ class Machine:
         self._log = HOME / "console.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
+        self._groups: tuple[Path, set[Path]] | None = None  # our memory cgroup of v1, and what there was in it
 
     def __enter__(self) -> Self:
         command = ["systemd-nspawn", "-q", "-D", str(self._tree), "--volatile=overlay", "--boot"]
@@ -104,6 +107,17 @@ class Machine:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        self._forget_groups()
+
+    def _forget_groups(self) -> None:
+        """What its systemd has made beside our own processes in v1's memory hierarchy is not removed with the machine."""
+        if self._groups is None:
+            return
+        top, before = self._groups
+        for made in set(top.glob("*/")) - before:
+            for group in sorted([made, *made.rglob("*/")], reverse=True):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -172,6 +186,8 @@ class Machine:
         mount = "/sys/fs/cgroup/memory"
         if not self.path(mount).exists():
             return True
+        top = dict(own_cgroups())["memory"]
+        self._groups = self._groups or (top, set(top.glob("*/")))
         self.run("mount", "-o", "remount,bind,rw", mount, check=False)
         self.systemctl("daemon-reexec")
         return os.access(self.path(mount), os.W_OK)
