@@ -65,7 +65,6 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             "error": supervisor.unowned.error,
         },
         "findings": list(_findings(supervisor)),
-        "limits": {"poll_timeout": supervisor.limits.poll_timeout, "report_timeout": supervisor.limits.report_timeout},
         "limits": {
             "poll_timeout": supervisor.limits.poll_timeout,
             "report_timeout": supervisor.limits.report_timeout,
