@@ -399,6 +399,7 @@ class Checker:
         partition, assignment = found
         first, end = event["first_offset"], event["last_offset"] + 1
         partition.done.add(first, end)
+        assignment.top = max(assignment.top, end)
         run = assignment.run
         if run is None or run.first > first or run.end < end:
             return

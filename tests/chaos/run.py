@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import gzip
 import json
 import random
@@ -41,6 +42,7 @@ KEYS = 5  # in each partition
 RATE = 100  # messages/s, each for every group
 CATCH_UP = 120.0  # s
 SAMPLE_EVERY = 0.5  # s
+PIDS = 4_194_304  # the most that Linux takes; proc(5)
 
 _KEPT = ROOT / "build" / "chaos"
 
@@ -132,6 +134,7 @@ class Sampler(threading.Thread):
 
 def run(seconds: float, seed: int, groups: Sequence[str], tracks: Sequence[str], keep: bool) -> int:
     """One run; prints its balance and returns the exit code."""
+    _make_pids_unique()
     plan = schedule(seed, seconds, tracks)
     print(f"seed {seed}, {seconds:g} s, {len(plan)} accidents, groups: {', '.join(groups)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, Cluster(CLUSTER) as cluster:
@@ -314,9 +317,10 @@ def _judge_events(
             for name in world.daemons
             if (log := world.folder / name / "stderr").exists()
         }
+        said = {name: invariants.read_events(file) for name, file in files.items()}
         violations = invariants.check(
             invariants.Facts(
-                invariants.merged({name: invariants.read_events(file) for name, file in files.items()}),
+                invariants.merged({**said, "accidents": _faults(world)}),
                 contents={place: [m.offset for m in messages] for place, messages in produced.items()},
                 committed={
                     (group, *place): offset
@@ -329,6 +333,25 @@ def _judge_events(
         )
     for violation in violations:
         findings.add(f"events: {violation.invariant}", str(violation))
+
+
+def _faults(world: World) -> Iterator[dict[str, Any]]:
+    """What was done to processes, as the invariants want to be told of it: one that was frozen may believe for a moment that it
+    holds what others have by then."""
+    wall = time.time() - time.monotonic()
+    for at, pid, what in sorted((at, pid, what) for pid, accidents in world.hurt.items() for at, what in accidents):
+        when = datetime.datetime.fromtimestamp(wall + at, datetime.UTC).isoformat(timespec="milliseconds")
+        yield {"timestamp": when.replace("+00:00", "Z"), "event": "fault", "kind": what, "pid": pid}
+
+
+def _make_pids_unique() -> None:
+    """The balance knows processes by their pids, of which a long run on a small machine uses more than the 32768 there may be."""
+    most = Path("/proc/sys/kernel/pid_max")
+    if int(most.read_text()) < PIDS:
+        try:
+            most.write_text(str(PIDS))
+        except OSError:
+            print(f"warning: pids may be used twice within this run; as root: sysctl kernel.pid_max={PIDS}", flush=True)
 
 
 def _report(seed: int, seconds: float, figures: Mapping[str, Any], findings: Findings) -> str:

@@ -836,3 +836,19 @@ def test_a_line_behind_the_rest_of_one_that_was_cut_off_is_read() -> None:
     whole = '{"timestamp": "2026-01-01T00:00:01Z", "event": "batch_consumed"}\n'
 
     assert [event["event"] for event in read_events([cut + whole, cut])] == ["batch_consumed"]
+
+
+def test_a_commit_of_all_that_an_assignment_did_is_late_and_no_more() -> None:
+    """The retry of a divided batch ends below what other slices had done before it."""
+    history = one_worker(virtual=True)
+    history.begin(7, 0, 9)
+    history.fail(7, 2, 3)
+    history.end(7, 0, 1)
+    history.end(7, 4, 9)
+    history.run(7, 2, 3, attempt=2)
+    history.lose(7)
+    history.commit(7, 10)
+    assert history.judge() == []
+
+    history.commit(7, 11)
+    assert history.broken() == ["commit_after_release"]
