@@ -371,6 +371,8 @@ class Lane:
         if self.narrow:
             left = sum(1 for message in self.again if message.offset() < self.suspect_end)
             self.narrow = max(1, left // 2) if left else 0
+            if self.narrow:  # they were tried with the others before: to a handler this is no first attempt
+                self.attempt = self.tries + 1
 
     def settle_failure(self, began_at: int, culprit: Record | None = None) -> int:
         """The run of `batch` raised; `began_at` is the `retry_from` it began with. Returns how many messages run again.
