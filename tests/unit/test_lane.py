@@ -657,3 +657,24 @@ def test_a_dead_letter_that_cannot_be_delivered_holds_the_partition() -> None:
         assert len(stage.heard(events.DeadLetterFailed)) == 3
         assert [offset for offset, _ in stage.broker.letters] == [0]
         assert stage.now - 1000.0 >= 15.0
+
+
+def test_suspects_keep_their_attempts_behind_a_healthy_slice() -> None:
+    """They were tried before, with others: a handler that fails at first attempts only must not fail alone for that, and have a healthy
+    message set aside that stands beside a poisonous one."""
+    attempts: list[tuple[list[int], int]] = []
+
+    def handler(messages: Messages, consumer: Consumer) -> None:
+        attempts.append(([message.offset for message in messages], consumer.attempt))
+        for message in messages:
+            if message.offset == 2 and consumer.attempt == 1:
+                raise OSError("for the first time")
+            if message.offset == 3:
+                raise ValueError("poison")
+
+    with on_stage(plan(handler, max_messages=4, dead_letter=DeadLetter("dead", max_attempts=2)), range(4)) as stage:
+        stage.assign()
+        stage.settle()
+
+        assert [offset for _, offset in stage.broker.letters_from] == [3]
+        assert attempts == [([0, 1, 2, 3], 1), ([0, 1, 2, 3], 2), ([0, 1], 3), ([2], 3), ([3], 3)]
