@@ -40,7 +40,7 @@ DOORS = {
 }
 
 # The commands: they run in neither a worker nor the supervisor, and may know both.
-COMMANDS = ("swarm.cli", "swarm.cli_*", "swarm.demo*", "swarm.preflight")
+COMMANDS = ("swarm.cli", "swarm.cli.*", "swarm.demo*", "swarm.preflight")
 
 PROCESS_CALLS = {
     *(f"os.{name}" for name in ("fork", "forkpty", "kill", "killpg", "posix_spawn", "posix_spawnp")),

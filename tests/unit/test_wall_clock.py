@@ -14,7 +14,6 @@ WALL_CLOCK = re.compile(
 
 READS = {
     "swarm/logs.py": "the timestamp of a log line",
-    "swarm/cli.py": "ages and moments that people read or type, in the command and not in the daemon",
     "swarm/processing.py": "`expires_after` and `not_before`, which are about the timestamps of messages",
     "swarm/dead_letters.py": "whether a topic will refuse the timestamp of a letter that belongs to a transaction",
     "supervisor/loop.py": "`started_at` and `last_exit.at`, which people read",
