@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 from swarm import __version__, events, exits
 from swarm.bus import Bus
 from swarm.logs import Log
-from swarm.ownership import Unowned
-from swarm.pauses import Pauses, Word
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import chosen_groups, missing_workers
 from swarm.supervisor import incidents
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
+from swarm.supervisor.deaths import explain, own_fault
 from swarm.supervisor.listening import ListenerProcess, wanted_by
 from swarm.supervisor.memory import OomKills
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.observing import Observing
+from swarm.supervisor.partitions import Partitions
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.policy import (
     PLANNED,
@@ -52,7 +52,6 @@ from swarm.supervisor.policy import (
     own_share,
 )
 from swarm.supervisor.processes import (
-    Exit,
     Process,
     become_subreaper,
     block_signals,
@@ -69,7 +68,6 @@ from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import groups_of, snapshot
 from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
-from swarm.supervisor.suspects import Job, Suspects
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
 
 if TYPE_CHECKING:
@@ -79,13 +77,9 @@ if TYPE_CHECKING:
 BACKTRACE_POLL = 0.05
 """Seconds between two looks at dumps under way."""
 MOST_WORKERS = 256
-SECOND_LOOK = 10.0
-"""Seconds after which the owners of partitions are looked at again where one had none, or a worker has come up."""
 EXTENSION = 20.0
 """Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
 long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
-LONGEST_NAME = 249
-"""Characters of a topic's name, by Kafka's rules, and of a group's, by ours."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -188,12 +182,13 @@ class Supervisor:
         self._scaling = False
         self._wanted = sum(1 for worker in self.workers if not worker.retired)
         # New code may bear what killed the old.
-        self.suspects = Suspects(left.suspects if left is not None and self.reload_error else ())
-        self.pauses = Pauses(left.pauses if left is not None else ())
-        self.unowned = Unowned()
-        self._census_at = 0.0
-        self._given_up: dict[tuple[str, str, int], int] = {}
-        """Partitions for which a worker was replaced, and where they stood: until they move, no other one is."""
+        self.partitions = Partitions(
+            self.workers,
+            self.bus,
+            self._tell,
+            left.suspects if left is not None and self.reload_error else (),
+            left.pauses if left is not None else (),
+        )
         self._oom_kills = OomKills()
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
@@ -246,10 +241,7 @@ class Supervisor:
         self._last_pass = now
         self.bulletin.came_round(now)
         self._backtraces.collect(now)
-        if self.suspects:
-            self._acquit()
-        if self._given_up:
-            self._forget_moved()
+        self.partitions.look()
         for worker in self.workers:
             self._inform(worker)
             if now - worker.cpu_at[0] >= self.check_interval * 0.9:
@@ -257,7 +249,8 @@ class Supervisor:
         if now - self._looked_at >= self.check_interval * 0.9:
             self._looked_at = now
             self._oom_kills.look(now)
-        self._ask_for_owners(now)
+        if not self.stopping:
+            self.partitions.ask_for_owners(self.loaded.settings.supervision.ownership_interval, now)
         if self._listeners is not None:
             self._listeners.collect()
         if self._rehearsal is not None:
@@ -277,7 +270,7 @@ class Supervisor:
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
-            tuple(worker.view(self._given_up) for worker in self.workers),
+            tuple(worker.view(self.partitions.given_up) for worker in self.workers),
             self.stopping,
             self.at_once,
             self._ever_came_up,
@@ -299,7 +292,7 @@ class Supervisor:
                 worker.join_tried = worker.join_tried or reason == "join_stuck"
                 worker.dump = "pending"
                 if reason == "partition_stands":
-                    self._give_up_standing(worker, now)
+                    self.partitions.give_up_standing(worker, now)
                 self._dump_for_fault(worker, now)
             case Terminate(index, _, reason):
                 worker = self.workers[index]
@@ -492,8 +485,8 @@ class Supervisor:
             began=self.began,
             quiet=self.quiet,
             ever_came_up=self._ever_came_up,
-            suspects=self.suspects.facts(),
-            pauses=self.pauses.facts(),
+            suspects=self.partitions.suspects.facts(),
+            pauses=self.partitions.pauses.facts(),
             pid_file=self._pid_file.fd,
             control=self._control.listening,
             waiters=waiters,
@@ -519,8 +512,10 @@ class Supervisor:
             self._observing.adopt(left.observer)
         for worker, facts in zip(self.workers, left.workers, strict=True):
             worker.told_quiet = self.quiet
-            worker.told_pauses = -1 if self.pauses else 0  # perhaps the last word had not gone through
-            worker.told_suspects = self.suspects.version  # the old code goes on with what it knows of its killers
+            worker.told_pauses = -1 if self.partitions.pauses else 0  # perhaps the last word had not gone through
+            worker.told_suspects = (
+                self.partitions.suspects.version
+            )  # the old code goes on with what it knows of its killers
             if worker.process is not None:
                 self._watch(worker)
             elif facts["pid"] is not None:
@@ -595,8 +590,8 @@ class Supervisor:
                 lambda: self._make_worker_log(worker.index),
                 worker.dump_fd,
                 self._close_in_child(),
-                self.suspects.facts(),
-                self.pauses.facts(),
+                self.partitions.suspects.facts(),
+                self.partitions.pauses.facts(),
             )
         except OSError as error:
             worker.failures += 1
@@ -605,8 +600,8 @@ class Supervisor:
             return
         lifetime, messages = self.limits.max_lifetime, self.limits.max_messages
         worker.begin(process, now, lifetime * random.uniform(0.9, 1.1), math.ceil(messages * random.uniform(0.9, 1.1)))
-        worker.told_suspects = self.suspects.version
-        worker.told_pauses = self.pauses.version
+        worker.told_suspects = self.partitions.suspects.version
+        worker.told_pauses = self.partitions.pauses.version
         self._watch(worker)
         self._inform(worker)
         self.bus.publish(events.WorkerStarted(worker.index, process.pid, worker.restarts))
@@ -617,13 +612,15 @@ class Supervisor:
             return
         if worker.told_quiet != self.quiet and self._tell(worker, {"command": "quiet" if self.quiet else "resume"}):
             worker.told_quiet = self.quiet
-        version = self.suspects.version
+        version = self.partitions.suspects.version
         if worker.told_suspects != version and self._tell(
-            worker, {"command": "suspects", "suspects": self.suspects.facts()}
+            worker, {"command": "suspects", "suspects": self.partitions.suspects.facts()}
         ):
             worker.told_suspects = version
-        version = self.pauses.version
-        if worker.told_pauses != version and self._tell(worker, {"command": "pauses", "pauses": self.pauses.facts()}):
+        version = self.partitions.pauses.version
+        if worker.told_pauses != version and self._tell(
+            worker, {"command": "pauses", "pauses": self.partitions.pauses.facts()}
+        ):
             worker.told_pauses = version
 
     def _tell(self, worker: Worker, command: dict[str, Any]) -> bool:
@@ -722,9 +719,9 @@ class Supervisor:
         worker.exited_once = True
         graceful = exit_.code == exits.SMOOTH and worker.board.state == "stopped"
         out_of_memory = exit_.signal == "SIGKILL" and self._oom_kills.explains(now)
-        reason, detail = self._explain(worker, exit_, out_of_memory=out_of_memory)
-        if out_of_memory or self._own_fault(worker, exit_, reason):
-            self._suspect(worker)
+        reason, detail = explain(worker, exit_, out_of_memory=out_of_memory)
+        if out_of_memory or own_fault(worker, exit_, reason):
+            self.partitions.suspect(worker)
         if exit_.signal in exits.OWN_FAULTS:
             worker.backtrace = self._left_backtrace(worker, process.pid, now)
             self._write_incident(worker, process.pid, reason, f"died of {exit_.signal}")
@@ -766,89 +763,6 @@ class Supervisor:
     def _left_backtrace(self, worker: Worker, pid: int, now: float) -> str:
         """What a process wrote about its threads before it died."""
         return Backtrace(pid, worker.dump_fd, now, lambda _: None, worker.board.threads).whole(worker.dump_from)
-
-    # -- messages that kill their process ----------------------------------------------------------------------------
-
-    def _own_fault(self, worker: Worker, exit_: Exit, reason: str) -> bool:
-        """Whether what was in hand may be why it died: never a kill from outside, nor an end that was asked for."""
-        if reason in ("consume_timeout", "memory_kill"):
-            return True
-        if worker.reason is not None:
-            return False
-        if exit_.code is None:
-            return exit_.signal in exits.OWN_FAULTS
-        # An exit out of user code, with whatever code: whoever goes in good order has no job in hand, and the runtime says why it gives up.
-        return not (exit_.code in (exits.BOOT_ERROR, exits.THREAD_DIED) and worker.board.error)
-
-    def _suspect(self, worker: Worker) -> None:
-        jobs = [Job(j.group, j.topic, j.partition, j.first_offset, j.last_offset) for j in worker.board.jobs()]
-        if not jobs:
-            return
-        for suspect in self.suspects.died(jobs):
-            where = (suspect.group, suspect.topic, suspect.partition)
-            if suspect.condemned:
-                self.bus.publish(events.MessageCondemned(*where, suspect.first, suspect.deaths))
-            else:
-                self.bus.publish(events.MessagesSuspected(*where, suspect.first, suspect.last, suspect.deaths))
-
-    def _acquit(self) -> None:
-        """What was committed meanwhile is nobody's worry any more."""
-        for worker in self.workers:
-            if worker.process is not None:
-                for view in worker.board.assigned():
-                    self.suspects.passed(view.group, view.topic, view.partition, view.committed)
-
-    # -- partitions that stand still ---------------------------------------------------------------------------------
-
-    def _give_up_standing(self, worker: Worker, now: float) -> None:
-        """A worker is replaced for partitions that stand still: once, for where the fault is elsewhere it helps nobody."""
-        for view in worker.standing(self._given_up):
-            self._given_up[(view.group, view.topic, view.partition)] = view.position
-            seconds = now - view.stands_since
-            self.bus.publish(
-                events.PartitionStands(
-                    view.group, view.topic, view.partition, view.position, view.high, seconds, "replace"
-                )
-            )
-
-    def _forget_moved(self) -> None:
-        for worker in self.workers:
-            for view in worker.board.assigned() if worker.process is not None else ():
-                key = (view.group, view.topic, view.partition)
-                if key in self._given_up and view.position > self._given_up[key]:
-                    del self._given_up[key]
-
-    def _explain(self, worker: Worker, exit_: Exit, *, out_of_memory: bool) -> tuple[Reason, str]:
-        words = exits.in_words(exit_.code, exit_.signal)
-        if out_of_memory:
-            words = "killed by the kernel for its memory (the cgroup's memory.events counts it)"
-        error = worker.board.error
-        if worker.reason is not None:
-            if exit_.signal == "SIGKILL" and worker.killed:
-                return worker.reason, "killed by the supervisor"
-            if exit_.code == exits.HELD_UP and error:
-                return worker.reason, error.splitlines()[0]
-            return worker.reason, "stopped by the supervisor" + (f"; {words}" if exit_.code != 0 else "")
-        if exit_.signal is not None:
-            return "killed", words
-        match exit_.code:
-            case exits.SMOOTH if worker.board.state != "stopped":
-                return "finished", "exited with code 0 in the middle of its work: os._exit in the application?"
-            case exits.SMOOTH:
-                return "finished", words
-            case exits.ORPHANED if worker.board.state == "stopped":
-                return "orphaned", words
-            case exits.ORPHANED:
-                return (
-                    "crashed",
-                    f"exited with code {exit_.code} in the middle of its work: os._exit in the application?",
-                )
-            case exits.BOOT_ERROR if error:
-                return "boot_error", error.splitlines()[0]
-            case exits.THREAD_DIED if error:
-                return "crashed", error.splitlines()[0]
-            case _:
-                return "crashed", words
 
     # -- backtraces --------------------------------------------------------------------------------------------------
 
@@ -950,83 +864,23 @@ class Supervisor:
             self._quiet_said = False
             self.bus.publish(events.SwarmResumed())
 
-    def _say(self, request: dict[str, Any], connection: Connection, *, paused: bool) -> None:
-        """Pause or resume partitions: a wish of `swarmctl pause` or `resume` with a topic. What a reload has taken out of the app can be
-        resumed all the same."""
-        topic, partition, group = request.get("topic"), request.get("partition"), request.get("group")
-        if (
-            not isinstance(topic, str)
-            or not topic
-            or len(topic) > LONGEST_NAME
-            or not (partition is None or (type(partition) is int and partition >= 0))
-            or not (group is None or (isinstance(group, str) and len(group) <= LONGEST_NAME))
-        ):
-            what = f"topic {topic!r}, partition {partition!r}, group {group!r}"
-            connection.refuse(
-                f"{request['command']}: expected a topic, and a partition and a group or none, got {what}"
-            )
-            return
-        groups = groups_of(self)
-        if paused and group is not None and groups and group not in groups:
-            connection.refuse(f"this swarm has no group {group!r}: it consumes in {', '.join(groups)}")
-            return
-        if paused and self.app is not None and not self._consumes(group, topic):
-            connection.refuse(f"nothing in this swarm consumes {topic!r}{f' in group {group}' if group else ''}")
-            return
-        word = Word(paused, topic, partition, group)
-        before = self.pauses.version
+    def _pause_partitions(self, request: dict[str, Any], connection: Connection, *, paused: bool) -> None:
+        """Pause or resume partitions, whoever holds them."""
         try:
-            self.pauses.say(word)
+            held = self.partitions.say(request, groups_of(self), self._consumes, paused=paused)
         except ValueError as error:
             connection.refuse(str(error))
             return
-        if self.pauses.version != before:
-            self.bus.publish((events.PauseOrdered if paused else events.PauseLifted)(topic, partition, group))
         for worker in self.workers:
             self._inform(worker)
-        held = [
-            {"worker": worker.index, "group": view.group, "topic": view.topic, "partition": view.partition}
-            for worker in self.workers
-            if worker.process is not None
-            for view in worker.board.assigned()
-            if word.speaks_of(view.group, view.topic, view.partition)
-        ]
-        connection.answer({"state": self.state, "held": held, "paused": self.pauses.facts()})
+        connection.answer({"state": self.state, "held": held, "paused": self.partitions.pauses.facts()})
 
     def _consumes(self, group: str | None, topic: str) -> bool:
-        """Whether a subscription of the app means this topic; the app is known."""
-        assert self.app is not None
+        """Whether a subscription of the app, as far as it is known, means this topic."""
+        if self.app is None:
+            return True
         chosen = chosen_groups(self.app, self.loaded.settings.swarm)
         return any(plan.matches(topic) for name, plans in chosen.items() if group in (None, name) for plan in plans)
-
-    def _ask_for_owners(self, now: float) -> None:
-        """Let one of the workers, which have clients, ask the broker now and then whether every partition has an owner."""
-        interval = self.loaded.settings.supervision.ownership_interval
-        if not interval or now < self._census_at or self.stopping:
-            return
-        for worker in self.workers:
-            up = worker.process is not None and worker.board.state in ("running", "quiet") and not worker.terminated_at
-            if up and self._tell(worker, {"command": "census"}):
-                self._census_at = now + interval
-                return
-
-    def _hear_census(self, worker: Worker, found: dict[str, Any]) -> None:
-        self.unowned.error = found.get("error")
-        if self.unowned.error is not None:
-            return
-        group, now = found["group"], time.monotonic()
-        unowned = found["unowned"]
-        if unowned:  # who is giving it up, and still has a job of it in hand, has it
-            held = {
-                (view.topic, view.partition) for w in self.workers for view in w.board.assigned() if view.group == group
-            }
-            unowned = {t: [p for p in partitions if (t, p) not in held] for t, partitions in unowned.items()}
-        for topic, partitions, seconds in self.unowned.told(group, unowned, now):
-            self.bus.publish(events.PartitionUnowned(group, topic, tuple(partitions), seconds))
-        if self.unowned.in_doubt():
-            self._census_at = min(self._census_at, now + SECOND_LOOK)
-        if self.unowned.to_mend(group, now):
-            self._tell(worker, {"command": "rejoin", "group": group})
 
     def _hear_worker(self, worker: Worker) -> None:
         process = worker.process
@@ -1036,7 +890,7 @@ class Supervisor:
             while data := process.channel.recv(65536):
                 message = json.loads(data)
                 if "census" in message:
-                    self._hear_census(worker, message["census"])
+                    self.partitions.hear_census(worker, message["census"], time.monotonic())
                 # else a state: it is in the scoreboard; that something changed is all that wakes us
         except BlockingIOError:
             return
@@ -1074,7 +928,7 @@ class Supervisor:
             case "restart" | "scale" | "pause_partitions" | "resume_partitions" if self.stopping:
                 connection.refuse("the swarm is being stopped")
             case "pause_partitions" | "resume_partitions" as command:
-                self._say(request, connection, paused=command == "pause_partitions")
+                self._pause_partitions(request, connection, paused=command == "pause_partitions")
             case "restart":
                 only = request.get("worker")
                 if only is not None and not (isinstance(only, int) and 0 <= only < len(self.workers)):
@@ -1142,8 +996,7 @@ class Supervisor:
             if not worker.ready_said and worker.board.state == "running":
                 worker.ready_said = True
                 self.bus.publish(events.WorkerReady(worker.index, worker.process.pid, now - worker.started_at))
-                # A death in the middle of a rebalance may have left partitions to nobody (docs/design.md).
-                self._census_at = min(self._census_at, now + SECOND_LOOK)
+                self.partitions.look_again_soon(now)
         if not self._ready_said and all(worker.exited_once or worker.came_up for worker in self.workers):
             self._ready_said = True
             self._notifier.send("READY=1")

@@ -55,14 +55,16 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
                 "deaths": each["deaths"],
                 "condemned": each["condemned"],
             }
-            for each in supervisor.suspects.facts()
+            for each in supervisor.partitions.suspects.facts()
         ],
         "allocator": allocator.described(),
-        "paused": supervisor.pauses.facts(),
-        "unowned": supervisor.unowned.facts(now),
+        "paused": supervisor.partitions.pauses.facts(),
+        "unowned": supervisor.partitions.unowned.facts(now),
         "ownership": {
-            "checked": now - supervisor.unowned.looked_at if supervisor.unowned.looked_at is not None else None,
-            "error": supervisor.unowned.error,
+            "checked": now - supervisor.partitions.unowned.looked_at
+            if supervisor.partitions.unowned.looked_at is not None
+            else None,
+            "error": supervisor.partitions.unowned.error,
         },
         "findings": list(_findings(supervisor)),
         "limits": {
