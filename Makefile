@@ -41,6 +41,10 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 	MYPYPATH=build/typed:. $(PYTHON) -m mypy -p swarm -p tests
 	$(PYTEST) -q tests/unit
 
+.PHONY: docs
+docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code
+	@$(RUN) -m tests.support.catalogue
+
 .PHONY: test
 test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
 	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit --ignore=tests/systemd --ignore=tests/image --ignore=tests/manifests

@@ -24,6 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
+from swarm.app_metrics import DAMAGED
 from swarm.scoreboard import (
     ABORTED,
     BATCHES,
@@ -58,8 +59,8 @@ _COUNTERS: Final = {
     "rebalances": (REBALANCES, "Changes of a worker's assignment."),
 }
 _HISTOGRAM_HELP: Final = {
-    "batch_duration_seconds": "Time that a handler took for one batch.",
-    "batch_size": "Messages in one batch.",
+    "batch_duration_seconds": "Time that a handler took for one successful run.",
+    "batch_size": "Messages in one successful run.",
     "commit_duration_seconds": "Time that one commit of offsets took.",
 }
 _LE: Final = {name: [*map(floatToGoString, bounds), "+Inf"] for name, bounds in HISTOGRAMS.items()}
@@ -92,13 +93,17 @@ class Exposition:
             )
 
     def _workers(self, notice: Notice, now: float) -> Iterator[Metric]:
-        up = GaugeMetricFamily("swarm_worker_up", "1 while the worker's process is there.", labels=["worker"])
-        restarts = CounterMetricFamily("swarm_worker_restarts", "Restarts of the worker.", labels=["worker", "reason"])
+        up = GaugeMetricFamily("swarm_worker_up", "1 while the process is there.", labels=["worker"])
+        restarts = CounterMetricFamily(
+            "swarm_worker_restarts", "Exits by reason (docs/operations.md explains each).", labels=["worker", "reason"]
+        )
         memory = GaugeMetricFamily(
-            "swarm_worker_memory_bytes", "Memory of the worker's process.", labels=["worker", "kind"]
+            "swarm_worker_memory_bytes",
+            "Memory of the process: rss; uss and pss where they were measured.",
+            labels=["worker", "kind"],
         )
         cpu = CounterMetricFamily(
-            "swarm_worker_cpu_seconds", "Processor time of the worker's processes.", labels=["worker"]
+            "swarm_worker_cpu_seconds", "User and system time, over the processes of this index.", labels=["worker"]
         )
         for index, worker in sorted(notice.workers.items()):
             label = str(index)
@@ -107,14 +112,16 @@ class Exposition:
                 restarts.add_metric([label, reason], worker.restarts.get(reason, 0))
             for kind, size in worker.memory.items():
                 memory.add_metric([label, kind], size)
-            seconds = self._processor_time.total(index, worker.pid)
+            seconds = self._processor_time.total(index, worker.pid, worker.cpu_before)
             if seconds is not None:
                 cpu.add_metric([label], seconds)
         age = GaugeMetricFamily(
-            "swarm_worker_report_age_seconds", "Time since the worker's loop last came round.", labels=["worker"]
+            "swarm_worker_report_age_seconds", "Time since the worker's main thread last came round.", labels=["worker"]
         )
         contested = GaugeMetricFamily(
-            "swarm_worker_contested", "1 while another process uses the worker's group.instance.id.", labels=["worker"]
+            "swarm_worker_contested",
+            "1 while another process uses the worker's group.instance.id: two daemons of one name and host?",
+            labels=["worker"],
         )
         for board in self._view.boards:
             report_at = board.report_at
@@ -131,7 +138,9 @@ class Exposition:
                 counter.add_metric([str(board.index)], board.ints[word])
             yield counter
         errors = CounterMetricFamily(
-            "swarm_errors", "Failed runs of a handler, and other errors, by kind.", labels=["worker", "kind"]
+            "swarm_errors",
+            "Errors by kind: handler (failed runs), client, commit, dead_letter, listener, hook.",
+            labels=["worker", "kind"],
         )
         for board in boards:
             for kind, count in board.errors_by_kind().items():
@@ -192,41 +201,35 @@ def _swarm(notice: Notice) -> Iterator[Metric]:
 # -- processor time --------------------------------------------------------------------------------------------------
 
 
-Reading = tuple[tuple[int, int], float]
-"""(pid, start in ticks since boot), which names a process for good, and its seconds of user and system time."""
-
-
 class ProcessorTime:
-    """Seconds of user and system time per worker index, over its processes. Never goes back while the observer lives."""
+    """Seconds of user and system time per worker index, over its processes. Never goes back while the observer lives.
 
-    def __init__(self, read: Callable[[int], Reading | None] | None = None) -> None:
+    The supervisor knows what processes that are gone had used, and tells it in the bulletin, so that a new observer knows it too.
+    """
+
+    def __init__(self, read: Callable[[int], float | None] | None = None) -> None:
         self._read = read or read_processor_time
-        self._former: dict[int, float] = {}  # of processes that are gone
-        self._current: dict[int, tuple[tuple[int, int], float]] = {}  # (pid, start) and what it had used when last seen
+        self._shown: dict[int, float] = {}
 
-    def total(self, index: int, pid: int | None) -> float | None:
-        """Seconds up to now; None while no process of this index was ever seen."""
-        reading = None if pid is None else self._read(pid)
-        if reading is not None:
-            process, seconds = reading
-            known = self._current.get(index)
-            if known is not None and known[0] != process:
-                self._former[index] = self._former.get(index, 0.0) + known[1]
-            self._current[index] = (process, seconds)
-        if index not in self._current:
+    def total(self, index: int, pid: int | None, former: float) -> float | None:
+        """Seconds up to now, `former` by processes that are gone; None while no process of this index was ever seen."""
+        seconds = None if pid is None else self._read(pid)
+        if seconds is None and not former and index not in self._shown:
             return None
-        return self._former.get(index, 0.0) + self._current[index][1]
+        # It is gone and the bulletin does not say so yet: what was seen last is still true.
+        total = self._shown[index] = max(self._shown.get(index, 0.0), former + (seconds or 0.0))
+        return total
 
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-def read_processor_time(pid: int) -> Reading | None:
-    """The reading of a process; None if it is gone."""
+def read_processor_time(pid: int) -> float | None:
+    """Seconds of user and system time of a process; None if it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         fields = text.rpartition(")")[2].split()  # a process's name may hold spaces and brackets
-        return (pid, int(fields[19])), (int(fields[11]) + int(fields[12])) / _TICKS
+        return (int(fields[11]) + int(fields[12])) / _TICKS
     except (OSError, ValueError, IndexError):
         return None
 
@@ -246,8 +249,14 @@ class ApplicationMetrics:
 
         `live` are the indexes that have a process: gauges of the "live" modes are shown for these only.
         """
-        files = [name for name in self._names() if not name.startswith("gauge_live") or _identifier(name) in live]
+        names = self._names()
+        files = [
+            name
+            for name in names
+            if name.endswith(".db") and (not name.startswith("gauge_live") or _identifier(name) in live)
+        ]
         families, damaged = self._merge(files)
+        damaged += sum(1 for name in names if name.endswith(DAMAGED))
         yield GaugeMetricFamily(
             "swarm_damaged_metric_files", "Files of the application's metrics that cannot be read.", value=damaged
         )
@@ -258,7 +267,7 @@ class ApplicationMetrics:
 
     def _names(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self._directory) if name.endswith(".db"))
+            return sorted(name for name in os.listdir(self._directory) if name.endswith((".db", DAMAGED)))
         except OSError:
             return []  # no worker has made a metric yet
 

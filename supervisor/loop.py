@@ -25,7 +25,7 @@ from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import chosen_groups, missing_workers
-from swarm.supervisor import incidents
+from swarm.supervisor import incidents, memory
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
@@ -706,9 +706,11 @@ class Supervisor:
         process = worker.process
         if process is None:
             return
+        used = memory.cpu_seconds(process.pid)  # as long as it is not reaped, also of a process that is dead
         exit_ = reap(process)
         if exit_ is None:
             return
+        worker.cpu_before += used or 0.0
         now = time.monotonic()
         self._selector.unregister(process.pidfd)
         if process.channel is not None:

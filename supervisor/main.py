@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm import app_metrics
+from swarm import app_metrics, events
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
 from swarm.loading import app_problems, load_app, own_frames, refuse_threads
@@ -54,7 +54,7 @@ def run(
     install(log)
     try:
         for warning in loaded.warnings:
-            log.line("warning", "settings_warning", {"what": warning})
+            log.event(events.SettingsWarning(warning))
         _prepare_metrics(run_dir / "metrics", log, keep=left is not None)
         load_children()
         if left is None:
@@ -82,7 +82,7 @@ def _prepare_metrics(directory: Path, log: Log, *, keep: bool) -> None:
         app_metrics.prepare(directory, keep=keep)
     except OSError as error:
         what = f"the application's own metrics are not served: {directory}: {error.strerror}"
-        log.line("warning", "supervisor_warning", {"what": what})
+        log.event(events.SupervisorWarning(what))
 
 
 def _prepare_again(loaded: Loaded, left: Heritage) -> tuple[App | None, list[str], Heritage]:

@@ -1,4 +1,5 @@
-"""The observer: a child of the supervisor that answers /metrics, /healthz and /readyz. Knows scoreboards and bulletin; decides nothing.
+"""The observer: a child of the supervisor that answers /metrics, /healthz, /readyz and, for people, /. Knows scoreboards and bulletin;
+decides nothing.
 
 Import it in the child: it brings http.server with it, and the first scrape prometheus-client, which the supervisor and its
 workers do without. It may die without harm: nothing waits for it, and all it knows it reads anew.
@@ -38,7 +39,7 @@ HEALTHY_WITHIN: Final = 10.0
 """Seconds in which the supervisor's loop must have come round for /healthz to be 200."""
 POLL_TIMEOUT: Final = 60.0
 """Seconds in which a member must have polled, where the bulletin does not say."""
-PATHS: Final = ("/metrics", "/healthz", "/readyz")
+PATHS: Final = ("/", "/metrics", "/healthz", "/readyz")
 
 _CONSUMING: Final = frozenset({"starting", "running", "quiet"})  # a worker that is stopping keeps no group ready
 _MAX_CONNECTIONS: Final = 16  # threads; more clients than that are no monitoring
@@ -47,6 +48,7 @@ _CONNECTION_LIFE: Final = 30.0  # s; where all threads are taken, older connecti
 _MAX_BODY: Final = 65_536  # bytes of a request's body that are read before the connection is closed
 _MAX_COMPLAINTS: Final = 100
 _JSON: Final = "application/json; charset=utf-8"
+_HTML: Final = "text/html; charset=utf-8"
 
 
 # -- what the supervisor says ----------------------------------------------------------------------------------------
@@ -54,13 +56,15 @@ _JSON: Final = "application/json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One entry of the bulletin's workers. `pid` is None while no process is there; `memory` has only what is known."""
+    """One entry of the bulletin's workers. `pid` is None while no process is there; `memory` has only what is known. `cpu_before`:
+    seconds of processor time of the index's former processes."""
 
     index: int
     pid: int | None
     state: str
     restarts: Mapping[str, int]
     memory: Mapping[str, int]
+    cpu_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ def parse(snapshot: object) -> Notice:
             _text(entry.get("state")),
             _counts(entry.get("restarts_by_reason")),
             _counts(entry.get("memory"), ("rss", "uss", "pss")),
+            max(0.0, _number(entry.get("cpu_before")) or 0.0),
         )
     groups = snapshot.get("groups")
     limits = snapshot.get("limits")
@@ -149,13 +154,18 @@ class View:
         self.clock = clock
         self._last: dict[str, Any] = {}
 
+    @property
+    def posted(self) -> dict[str, Any]:
+        """The latest snapshot as it is, as of the last `notice`."""
+        return self._last
+
     def notice(self) -> Notice:
         """The latest notice. While the supervisor is in the middle of posting, the one before."""
         try:
             snapshot = self.bulletin.read()
         except Exception as error:  # whatever bytes are there
             return Notice(problem=f"the supervisor's bulletin cannot be read: {error}")
-        if snapshot:
+        if isinstance(snapshot, dict) and snapshot:
             self._last = snapshot
         return parse(self._last)
 
@@ -280,7 +290,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
             "Set observer.host (environment: SWARM_OBSERVER__HOST) to one that it has, such as 127.0.0.1 or 0.0.0.0, "
             f"or {port_setting} to 0 to go without."
         )
-    return f"{what} {why} Consuming goes on without {', '.join(PATHS)}. {fix}"
+    return f"{what} {why} Consuming goes on without {', '.join(PATHS[1:])}. {fix}"
 
 
 class Complaints:
@@ -363,6 +373,10 @@ class _Server(ThreadingHTTPServer):
             match path.partition("?")[0]:
                 case "/metrics":
                     return 200, *self._metrics(accept)
+                case "/":
+                    from swarm.supervisor import page  # which imports this module
+
+                    return 200, _HTML, page.render(page.facts(view), time.time())
                 case "/healthz":
                     status, body = health(view.bulletin.loop_at, view.clock())
                 case "/readyz":
@@ -414,6 +428,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        if content_type == _HTML:
+            from swarm.supervisor.page import HEADERS
+
+            headers |= HEADERS
         for name, value in headers.items():
             self.send_header(name, value)
         if self.close_connection:

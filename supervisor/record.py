@@ -38,6 +38,7 @@ BEQUEATHED: Final = (
     "join_tried",
     "memory_over",
     "blind",
+    "cpu_before",
 )
 """What outlives the supervisor's re-execution. A backtrace under way does not: it is asked for again."""
 
@@ -68,6 +69,8 @@ class Worker:
     memory_over: int = 0
     cpu_at: tuple[float, float] = (0.0, 0.0)
     cpu_percent: float = 0.0
+    cpu_before: float = 0.0
+    """Seconds of processor time of the index's former processes."""
 
     restart_due: bool = False
     blind: bool = False

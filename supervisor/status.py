@@ -116,6 +116,7 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
         "batches": int(board.ints[BATCHES]),
         "errors": int(board.ints[ERRORS]),
         "cpu_percent": round(worker.cpu_percent, 1) if alive else None,
+        "cpu_before": worker.cpu_before,
         "memory": _memory(worker, now, full=full),
     }
     if full:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from typing import Final
 
 _MODULE: Final = "prometheus_client.values"
 _PARENT: Final = "parent"
+DAMAGED: Final = ".damaged"
+"""What a file's name ends with that was set aside."""
 _identity = _PARENT
 
 
@@ -25,7 +28,7 @@ def prepare(directory: Path, *, keep: bool = False) -> None:
     """Before the app is imported, in the supervisor: make the directory empty (unless workers use it: `keep`) and have
     prometheus-client use it. May raise OSError."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    for old in () if keep else directory.glob("*.db"):
+    for old in () if keep else (*directory.glob("*.db"), *directory.glob(f"*{DAMAGED}")):
         old.unlink(missing_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     if _MODULE in sys.modules:
@@ -40,10 +43,38 @@ def forget_parent(directory: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def become_worker(index: int) -> None:
-    """In a worker, after the fork: its metrics go to the files of its index."""
+def become_worker(index: int) -> list[tuple[str, str]]:
+    """In a worker, after the fork: its metrics go to the files of its index.
+
+    One that prometheus-client could not open (a full disk, somebody's hand) would make each metric raise in the handler that uses it:
+    it gets another name, and what it counted begins anew. Returns (path, why) of these.
+    """
     global _identity  # noqa: PLW0603  # prometheus-client asks for it by a function without arguments
     _identity = str(index)
+    if _MODULE not in sys.modules:
+        return []
+    damaged = []
+    for path in sorted(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{index}.db")):
+        error = _damage(path)
+        if error is not None:
+            path.replace(path.with_name(path.name + DAMAGED))
+            damaged.append((str(path), error))
+    return damaged
+
+
+def _damage(path: Path) -> str | None:
+    """Why a file cannot be gone on with; None: it can."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    try:
+        file = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+        keys = [json.loads(key) for key, _, _ in file.read_all_values()]  # type: ignore[no-untyped-call]
+        file.close()  # type: ignore[no-untyped-call]
+        if not all(len(key) == 4 for key in keys):
+            return "its keys are none"
+    except Exception as error:  # whatever bytes were found
+        return repr(error)
+    return None
 
 
 def _name_by_index(module: ModuleType) -> None:

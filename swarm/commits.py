@@ -181,11 +181,12 @@ class Commits:
             self._sent.append((self._clock(), offsets, metadata))
 
     def _metadata(self, offsets: Offsets) -> dict[tuple[str, int], str]:
-        """The texts that go along; notes what is sent."""
+        """The texts that go along; notes what is sent, and counts it first."""
         texts = {}
         for topic, partition, offset in offsets:
             lane = self._lanes.get((topic, partition))
             if lane is not None:
+                lane.group.report_handled(lane)
                 lane.sent = offset
                 lane.metadata_sent = lane.metadata
                 if lane.metadata is not None:

@@ -86,6 +86,15 @@ class SupervisorWarning(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SettingsWarning(Event):
+    """Something in the settings is odd and was passed over: an unknown `SWARM_…` variable, for example. Said before the first fork."""
+
+    LEVEL = "warning"
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     """A worker was forked. `restarts` counts how often this index was replaced before."""
 
@@ -189,6 +198,62 @@ class ObserverFailed(Event):
 
 
 # -- a worker --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed(Event):
+    """A worker could not be set up: the app, an `after_fork` hook or a client failed. It ends with code 70."""
+
+    LEVEL = "error"
+
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSetAside(Event):
+    """A file of the application's own metrics was damaged when its worker began: it has another name now, and counting begins anew."""
+
+    LEVEL = "error"
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orphaned(Event):
+    """The supervisor is gone: this worker ends and commits the job in hand, and leaves."""
+
+    LEVEL = "warning"
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanGaveUp(Event):
+    """The job in hand of an orphaned worker did not end within `shutdown_timeout`: it is not committed, and the worker ends."""
+
+    LEVEL = "warning"
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGivesUp(Event):
+    """A part of the runtime is broken (`thread_died`): nothing more is committed, and the worker ends with code 71."""
+
+    LEVEL = "error"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCommand(Event):
+    """The supervisor, of another release after a reload, has said something that this worker does not know. It is passed over."""
+
+    LEVEL = "error"
+
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +468,19 @@ class ClientRebuilt(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientClosed(Event):
+    """A consumer was closed at the worker's stop, after `seconds`. `left`: it has left its group for good, else it keeps its seat.
+    `settled`: all that was done is committed, and the group has answered; else what is left is taken from it in time."""
+
+    LEVEL = "debug"
+
+    group: str
+    left: bool
+    settled: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SeatContested(Event):
     """Another process joins a group under this worker's `group.instance.id`, again and again, or holds it for longer than a dead one could:
     most likely a second daemon of the same `swarm.name` and `swarm.host`. Each takes the partitions from the other. The client waits so
@@ -595,6 +673,19 @@ class MessageHeld(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionCommitted(Event):
+    """A transaction happened: what was produced in it, and, where it carries one, the `offset` behind what was consumed (the next one)."""
+
+    LEVEL = "debug"
+
+    group: str
+    topic: str
+    partition: int
+    offset: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionAborted(Event):
     """A transaction could not be committed, for a reason that is not the handler's: nothing of it happened, and the run is repeated."""
 
@@ -775,6 +866,7 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmReloaded,
     ReloadRefused,
     SupervisorWarning,
+    SettingsWarning,
     WorkerStarted,
     WorkerReady,
     WorkerStopping,

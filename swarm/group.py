@@ -417,8 +417,11 @@ class Group:
         self._board.join_stuck(self._slot, self._stuck_since)
 
     def report_handled(self, lane: Lane) -> None:
-        """Add what a lane handled since the last time to the scoreboard. Under the lock."""
-        fresh = lane.handled - lane.reported
+        """Add what a lane handled since the last time to the scoreboard. Under the lock.
+
+        Before what is done is committed: what is committed and not counted when the process is killed would be counted by nobody.
+        """
+        fresh = lane.countable - lane.reported
         # It falls where outputs of a run were not delivered: what is repeated is not counted again.
         if fresh > 0 and not lane.withheld:
             lane.reported += fresh
@@ -919,8 +922,11 @@ class Group:
         self._end_release(lanes)
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
-        patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - self._clock()))
+        began = self._clock()
+        patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - began))
         closed = settled and self._client.close(leave=self.leave, alive=self.alive, patience=patience)
+        if self._bus.wants(events.ClientClosed):
+            self._bus.publish(events.ClientClosed(self.name, self.leave, closed, self._clock() - began))
         if held and not closed:
             # Nobody has answered: the group takes them, if it has not done so.
             self._bus.publish(events.PartitionsLost(self.name, tuple(held)))

@@ -121,13 +121,13 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
             if lane.suppress:
                 continue  # type: ignore[unreachable]  # the handler has asked to pause or seek
             end = raw.offset() + 1
+            lane.handled += 1  # before the frontier: nothing is committed that is not counted
             if lane.frontier < end:  # at-most-once has committed the whole batch: never back
                 if automatic:
                     lane.frontier = end
                 else:
                     lane.unmarked_end = end
             lane.retry_from = end
-            lane.handled += 1
             if attempt > 1 and end >= lane.repeat_end:
                 lane.attempt = attempt = 1
         return done
@@ -152,13 +152,13 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
             if lane.suppress:
                 continue  # type: ignore[unreachable]  # the handler has asked to pause or seek
             end = raw.offset() + 1
+            lane.handled += 1  # before the frontier: nothing is committed that is not counted
             if lane.frontier < end:  # at-most-once has committed the whole batch: never back
                 if automatic:
                     lane.frontier = end
                 else:
                     lane.unmarked_end = end
             lane.retry_from = end
-            lane.handled += 1
             if attempt > 1 and end >= lane.repeat_end:
                 lane.attempt = attempt = 1
             if done % 64 == 0:

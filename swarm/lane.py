@@ -11,6 +11,7 @@ Who may touch what. `lock` means the worker's one lock (`Dispatcher.lock`):
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Aside:
     error: str
     attempts: int
     letter: bool = True
+
+
+def _offset_of(message: Record) -> int:
+    return message.offset()
 
 
 UNKNOWN: int = -1001
@@ -183,7 +188,11 @@ class Lane:
         self.pause_request: tuple[float, int | None] | None = None
 
         self.handled = 0
+        """Messages of this assignment that are done, handled or set aside."""
+        self.handled_before = 0
+        """The same when the run in hand began."""
         self.reported = 0
+        """So many of them are counted in the scoreboard."""
         self.consumer: Consumer | None = None
         self.runner: Runner | None = None
         self.job_producer: JobProducer | None = None
@@ -477,6 +486,13 @@ class Lane:
             self.holes = {other for other in self.holes if other > offset}
             self._reach(offset + 1)
         return True
+
+    @property
+    def countable(self) -> int:
+        """Messages of this assignment that are done, with those of the run in hand that may be committed before it ends. Under the lock."""
+        if not self.batch or self.plan.delivery == "at_most_once":  # whose frontier is ahead of what is done
+            return self.handled
+        return max(self.handled, self.handled_before + bisect_left(self.batch, self.reached(), key=_offset_of))
 
     def settled_frontier(self) -> int:
         """The next offset that may be committed: the frontier, or what was committed while outputs are still under way, or while a

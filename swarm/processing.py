@@ -221,7 +221,7 @@ class Processor:
         if lane.plan.exactly_once and not self._open_transaction(lane):
             return
         before = lane.standing()
-        handled_before = lane.handled
+        handled_before = lane.handled_before = lane.handled
         if attempt > 1:
             self._board.add(RETRIES)
         started = self._clock()

@@ -187,6 +187,12 @@ class Seat:
         if error is not None:
             raise error
 
+    def say_committed(self, lane: Lane, offset: int | None, seconds: float) -> None:
+        """A transaction of this producer happened, for a lane."""
+        if self._bus.wants(events.TransactionCommitted):
+            said = events.TransactionCommitted(lane.group.name, lane.topic, lane.partition, offset, seconds)
+            self._bus.publish(said)
+
     def replace(self, error: KafkaError) -> None:
         """Give up this producer and make a new one, which ends what this one has left open: now and in the background, for its
         thread may find nothing to do for long. At most one a second: two that live at once fence each other in turn, and so
@@ -308,6 +314,8 @@ class Transaction:
         """
         lane = self._lane
         self.open = False
+        began = time.monotonic()
+        carried: int | None = None
         try:
             with lane.group.lock:
                 # Under the lock together: a generation that the poller learns of after a revocation must never
@@ -321,6 +329,7 @@ class Transaction:
                     raise Aborted("the group's membership is not known yet")
                 position = TopicPartition(lane.topic, lane.partition, end, lane.metadata or "")
                 self._insist(lambda: self._seat.send_offsets(position, metadata))
+                carried = end
         except Aborted:
             self.abort()
             raise
@@ -344,6 +353,7 @@ class Transaction:
             lane.committed = lane.sent = end
             lane.frontier = max(lane.frontier, end)  # together: else the poller would see something to commit
             lane.metadata_committed = lane.metadata
+        self._seat.say_committed(lane, carried, time.monotonic() - began)
 
     def _reason(self, error: KafkaException) -> Exception:
         undelivered = self._seat.undelivered

@@ -392,7 +392,7 @@ def run(birth: Birth) -> int:
             text = f"{type(error).__name__}: {error}"
             frames = own_frames(error) or "".join(traceback.format_exception(error))
         board.set_error(f"{text}\n{frames[-3500:]}".strip())
-        birth.log.line("error", "boot_failed", {"error": text, "traceback": frames})
+        birth.log.event(events.BootFailed(text, frames))
         return exits.BOOT_ERROR
     return _Main(birth, runtime).run()
 
@@ -406,7 +406,8 @@ def _boot(birth: Birth) -> App:
         problems = app_problems(app, settings.swarm.group_id, settings)
         if problems:
             raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
-    app_metrics.become_worker(birth.index)
+    for path, error in app_metrics.become_worker(birth.index):
+        birth.log.event(events.MetricsSetAside(path, error))
     gc.enable()
     for hook in app.after_fork_hooks:
         hook(birth.index)
@@ -486,11 +487,7 @@ class _Main:
             if self._stopping and runtime.stopped:
                 return self._finish()
             if self._orphaned and now >= self._deadline:
-                self._birth.log.line(
-                    "warning",
-                    "orphan_gave_up",
-                    {"what": "the job in hand did not end in time; it is not committed"},
-                )
+                runtime.bus.publish(events.OrphanGaveUp("the job in hand did not end in time; it is not committed"))
                 self._say_what_holds_it_up("exit")
                 return exits.ORPHANED
             if self._stopping and now >= self._overdue_at:
@@ -534,7 +531,7 @@ class _Main:
                 case "resume":
                     self._runtime.quiet(False)
                 case other:
-                    self._birth.log.line("error", "unknown_command", {"command": other})
+                    self._runtime.bus.publish(events.UnknownCommand(str(other)))
 
     def _tell_census(self, found: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the supervisor asks again
@@ -543,9 +540,7 @@ class _Main:
     def _orphan(self) -> None:
         self._orphaned = True
         self._deadline = time.monotonic() + self._birth.loaded.settings.swarm.shutdown_timeout
-        self._birth.log.line(
-            "warning", "orphaned", {"what": "the supervisor is gone: ending the job in hand, then leaving"}
-        )
+        self._runtime.bus.publish(events.Orphaned("the supervisor is gone: ending the job in hand, then leaving"))
         self._stop(leave=False)
 
     def _stop(self, *, leave: bool) -> None:
@@ -590,7 +585,7 @@ class _Main:
 
     def _give_up(self, why: str) -> int:
         """A part of the runtime is broken: whatever it held is not committed, and somebody else does it again."""
-        self._birth.log.line("error", "worker_gives_up", {"reason": why})
+        self._runtime.bus.publish(events.WorkerGivesUp(why))
         return exits.THREAD_DIED
 
     def _finish(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -258,15 +257,16 @@ def test_a_worker_that_died_while_writing_does_not_stop_the_scrape(boards: list[
 
 
 def test_processor_time_goes_on_over_the_processes_of_an_index() -> None:
-    """Also where the kernel gives a pid again, and while no process is there; an index never seen has none."""
-    readings = iter([((10, 1), 5.0), ((10, 1), 6.0), ((11, 2), 0.5), None, ((11, 9), 0.25), ((11, 9), 0.75)])
+    """Also while no process is there, and before the bulletin says what the last one had used; an index never seen has none."""
+    readings = iter([5.0, 6.0, None, 0.5, None, 0.25])
     meter = ProcessorTime(lambda _pid: next(readings))
 
-    totals = [meter.total(0, pid) for pid in (10, 10, 11, 11, None, 11, 11)]
+    asked = ((10, 0.0), (10, 0.0), (10, 0.0), (11, 6.25), (None, 7.0), (11, 7.0), (12, 7.0))
+    totals = [meter.total(0, pid, former) for pid, former in asked]
 
-    assert totals == [5.0, 6.0, 6.5, 6.5, 6.5, 6.75, 7.25]
-    assert all(earlier <= later for earlier, later in itertools.pairwise(map(float, filter(None, totals))))
-    assert meter.total(1, None) is None
+    assert totals == [5.0, 6.0, 6.0, 6.75, 7.0, 7.0, 7.25]
+    assert ProcessorTime(lambda _pid: 0.5).total(0, 12, 7.0) == 7.5, "a new observer knows what the bulletin says"
+    assert meter.total(1, None, 0.0) is None
 
 
 def test_prometheus_gets_openmetrics_if_it_asks_for_it(boards: list[Scoreboard]) -> None:
