@@ -237,7 +237,7 @@ class SupervisionSection(Section):
 
 
 class ObserverSection(Section):
-    """`[observer]`: the process that serves /metrics, /healthz and /readyz."""
+    """`[observer]`: the process that serves /metrics, /healthz, /readyz and a page for people at /."""
 
     host: Annotated[str, kinds.text("an address or host name", r"[^\s/\x00]{1,253}")] = setting(
         "127.0.0.1", "The address it listens on; 0.0.0.0 for all."

@@ -74,6 +74,7 @@ def load_children() -> None:
 
     import swarm.supervisor.exposition
     import swarm.supervisor.observer
+    import swarm.supervisor.page
     import swarm.worker  # noqa: F401
 
 

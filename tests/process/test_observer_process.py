@@ -159,6 +159,32 @@ def test_it_shows_what_stands_in_the_shared_memory_now(observe: Callable[..., Ob
     assert observer.end() == (0, "")
 
 
+def test_it_serves_a_page_for_people(observe: Callable[..., Observer]) -> None:
+    """As HTML, with a policy that lets a browser do nothing but show it; never kept, for it is of now."""
+    observer = observe()
+    post(observer)
+    board = observer.boards[0]
+    names = (board.string("shop"), board.string("<b>orders"))
+    board.set_assigned([(*names, 0, 10, 10, 17, time.monotonic(), False, 0.0)])
+    with contextlib.closing(observer.connect()) as connection:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        body = response.read().decode()
+        assert response.status == 200
+        assert response.getheader("Content-Type") == "text/html; charset=utf-8"
+        assert str(response.getheader("Content-Security-Policy")).startswith("default-src 'none'; style-src 'sha256-")
+        assert response.getheader("X-Content-Type-Options") == "nosniff"
+        assert response.getheader("Cache-Control") == "no-store"
+        connection.request("GET", "/healthz")
+        response = connection.getresponse()
+        response.read()
+        assert response.getheader("Content-Security-Policy") is None
+    assert body.startswith("<!doctype html>")
+    assert "&lt;b&gt;orders" in body
+    assert "<b>orders" not in body
+    assert observer.end() == (0, "")
+
+
 def test_it_outlives_garbage(observe: Callable[..., Observer]) -> None:
     """A bulletin and a scoreboard of random bytes cost it answers, not its life, and it recovers with them."""
     observer = observe()
@@ -170,6 +196,7 @@ def test_it_outlives_garbage(observe: Callable[..., Observer]) -> None:
     assert (status, body["ok"]) == (503, False)
     assert "bulletin" in body["why"]
     assert observer.ask("/metrics")[0] == 200
+    assert observer.ask("/")[0] == 200
 
     post(observer)
     assert observer.ask_json("/readyz")[0] == 200
@@ -201,7 +228,7 @@ def test_it_speaks_http_to_whoever_asks(observe: Callable[..., Observer]) -> Non
         assert connection.sock is kept
 
     status, answer = observer.ask_json("/etc/passwd")
-    assert (status, answer["paths"]) == (404, ["/metrics", "/healthz", "/readyz"])
+    assert (status, answer["paths"]) == (404, ["/", "/metrics", "/healthz", "/readyz"])
     for method in ("POST", "DELETE", "OPTIONS"):
         assert observer.ask_json("/metrics", method)[0] == 405
     assert observer.ask("/metrics", "POST", "GET /healthz HTTP/1.1\r\n\r\n" * 100)[0] == 405
