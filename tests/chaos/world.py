@@ -72,6 +72,7 @@ class World:
         self._commands: list[subprocess.Popen[bytes]] = []
         self._stopping: dict[str, float] = {}  # daemon -> when it was told to
         self._broker: Broker | None = None  # the one that is away
+        self._broker_returns = True  # whether whoever took it away has begun it again
         self._begin = 0.0
         self._healing = False
 
@@ -258,13 +259,13 @@ class World:
         if broker := self._choose_broker(chance):
             self._tell(f"TERM, and a start after {lasts:.2f} s or more: {broker.bootstrap}")
             os.kill(broker.pid, signal.SIGTERM)
-            self._after(lasts, lambda: self._begin_broker(broker))
+            self._begin_later(broker, lasts)
 
     def _broker_killed(self, lasts: float, chance: float) -> None:
         if broker := self._choose_broker(chance):
             self._tell(f"kill -9, and a start after {lasts:.2f} s: {broker.bootstrap}")
             broker.kill()
-            self._after(lasts, lambda: self._begin_broker(broker))
+            self._begin_later(broker, lasts)
 
     def _broker_frozen(self, lasts: float, chance: float) -> None:
         if broker := self._choose_broker(chance):
@@ -312,7 +313,8 @@ class World:
 
     def _choose_broker(self, chance: float) -> Broker | None:
         away = self._broker
-        if away is not None and not (away.is_running and away.is_started):
+        # One that was told to go may run, and have started, for as long as a loaded machine needs to end it.
+        if away is not None and not (self._broker_returns and away.is_running and away.is_started):
             self._tell("a broker is still away")
             return None
         self._broker = self.cluster.brokers[int(chance * len(self.cluster.brokers))]
@@ -418,12 +420,20 @@ class World:
         if then is not None:
             then()
 
+    def _begin_later(self, broker: Broker, lasts: float) -> None:
+        self._broker_returns = False
+        self._after(lasts, lambda: self._begin_broker(broker))
+
     def _begin_broker(self, broker: Broker) -> None:
-        if broker.is_running:
+        if broker.is_running and not self._healing:
             self._after(0.1, lambda: self._begin_broker(broker))
             return
+        if broker.is_running:
+            self._tell(f"kill -9, for it has not ended: {broker.bootstrap}")
+            broker.kill()
         self._tell(f"it starts: {broker.bootstrap}")
         broker.begin()
+        self._broker_returns = True
 
     # -- the end ---------------------------------------------------------------------------------------
 
