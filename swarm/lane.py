@@ -175,6 +175,8 @@ class Lane:
         """While searching: the next offset after the slice that failed."""
         self.tries = 0
         """Failed runs in a row of which the message that is searched for was a part."""
+        self.alone = 0
+        """Of these, failed runs in a row in which nothing else can have raised."""
         self.healthy_end = 0
         """Exactly-once `each`: messages below it were healthy in a run that was undone, and run alone next; 0: none."""
         self.condemned: Aside | None = None
@@ -242,7 +244,7 @@ class Lane:
         """Drop also what was begun and is not done: reading goes on elsewhere."""
         self.forget_buffer()
         self.again = []
-        self.attempt, self.failed, self.narrow = 1, 0, 0
+        self.attempt, self.failed, self.alone, self.narrow = 1, 0, 0, 0
         self.healthy_end, self.condemned = 0, None
         self.blamed.clear()
         if self.plan.delivery != "at_most_once":
@@ -365,6 +367,7 @@ class Lane:
             if self.again:
                 self.failed = self.blamed.get(self.again[0].offset(), 0)
                 self.attempt = self.failed + 1
+        self.alone = self.failed
 
     def _go_on_with_culprit(self) -> None:
         """What was healthy is committed: next comes the message that undid it."""
@@ -397,7 +400,7 @@ class Lane:
             self.start_over()
             self.tries = self.tries + 1 if self.narrow else self.failed
         else:
-            self._count_failure(start > began_at)
+            self._count_failure(start > began_at, len(rest))
         if not rest:  # the handler marked all of the batch and raised afterwards: all of it is done
             if not self.strict:
                 self.frontier = max(self.frontier, self.batch_end)
@@ -419,7 +422,7 @@ class Lane:
         self.retry_from = rest[0].offset() if rest else self.batch_end
         self.put_back(rest)
         if failed and rest and not self.plan.each:
-            self._count_failure(len(rest) < len(batch))
+            self._count_failure(len(rest) < len(batch), len(rest))
         else:
             for part in division.slices if failed else ():
                 if part.failure is not None and (undone := part.undone()):
@@ -437,8 +440,9 @@ class Lane:
         if not rest:
             self.frontier = max(self.frontier, self.batch_end)
 
-    def _count_failure(self, advanced: bool) -> None:
+    def _count_failure(self, advanced: bool, size: int) -> None:
         self.failed = 1 if advanced else self.failed + 1
+        self.alone = 0 if size > 1 else 1 if advanced else self.alone + 1
         self.attempt = self.failed + 1
         self.tries = self.tries + 1 if self.narrow else self.failed
 

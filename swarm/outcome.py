@@ -2,14 +2,19 @@
 
 The rule for dead letters is that only the message that fails is set aside, never a healthy one of the same batch. Where the
 failing message is known (it ran alone, or `each` stopped at it) it is set aside after `max_attempts`. Where a batch fails as a
-whole, its messages are run in halves until the failing one stands alone.
+whole, its messages are run in halves until the failing one stands alone, and has failed so twice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from swarm.plan import Decision, Plan
+
+PROOFS: Final = 2
+"""Failures of a message alone before it is set aside, unless `max_attempts` is fewer. The runs before the search may have failed for
+another message, or for another reason: one failure alone, of a handler whose database is away, would condemn a healthy one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,8 @@ class Failure:
     """A failed run: `size` messages were still unmarked when it ended; `failed` runs in a row began with the first of them.
 
     culprit_known: the first unmarked message is the one that raised. tries: failed runs in a row that the message was a part of
-    which raised; more than `failed` while it is searched for in ever smaller slices.
+    which raised; more than `failed` while it is searched for in ever smaller slices. alone: of these, failed runs in a row in which
+    nothing else can have raised.
     decision: what the application says to the error (`DeadLetter.decide`), None: nothing.
     """
 
@@ -25,6 +31,7 @@ class Failure:
     failed: int
     culprit_known: bool
     tries: int
+    alone: int
     decision: Decision | None = None
 
 
@@ -74,6 +81,8 @@ def after_failure(plan: Plan, failure: Failure, chance: float) -> Verdict:
         over = letter is not None and failure.tries >= letter.max_attempts
     if not over:
         return Retry(plan.backoff.delay(failure.failed, chance))
-    if failure.culprit_known or failure.size == 1:
-        return Skip() if failure.decision == "skip" else SetAside()
-    return Narrow(max(1, failure.size // 2))
+    if not failure.culprit_known and failure.size > 1:
+        return Narrow(max(1, failure.size // 2))
+    if failure.decision is None and letter is not None and failure.alone < min(PROOFS, letter.max_attempts):
+        return Retry(plan.backoff.delay(failure.alone, chance))
+    return Skip() if failure.decision == "skip" else SetAside()

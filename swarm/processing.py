@@ -550,7 +550,7 @@ class Processor:
                 size = len(undone) if plan.delivery == "at_most_once" else len(lane.again)
                 times = lane.blamed.get(undone[0].offset(), 1)
                 decision = self._decide(lane, error, times, undone[0])
-                failure = Failure(size, times, known or size == 1, times, decision)
+                failure = Failure(size, times, known or size == 1, times, times, decision)
                 causes.append((undone, times, describe(error), after_failure(plan, failure, random.random())))
         with self._dispatcher.lock:
             lane.seek_request = lane.pause_request = None
@@ -677,15 +677,15 @@ class Processor:
             lane.seek_request = None
             lane.pause_request = None
             consumed = batch[: len(batch) - size]
-            failed, tries = lane.failed, lane.tries
+            failed, tries, alone = lane.failed, lane.tries, lane.alone
             blames = plan.exactly_once and culprit is not None and done > 0
             if blames:  # what was healthy was undone with the rest: it runs alone first, and is committed
-                failed = tries = lane.blame_after_healthy(batch[done])
+                failed = tries = alone = lane.blame_after_healthy(batch[done])
         if size:
             at = done if blames else 0
             known = (plan.each and not undelivered) or size == 1
             decision = self._decide(lane, error, tries, batch[len(batch) - size + at])
-            verdict = after_failure(plan, Failure(size, failed, known, tries, decision), random.random())
+            verdict = after_failure(plan, Failure(size, failed, known, tries, alone, decision), random.random())
             with self._dispatcher.lock:
                 if lane.lost or lane.closing:
                     if plan.delivery == "at_most_once":

@@ -13,11 +13,14 @@ from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, Skip, after_
 from swarm.plan import make_plan
 
 FAILURES = st.builds(
-    lambda size, failed, known, more: Failure(size, failed, known, failed + more),
+    lambda size, failed, known, more, alone: Failure(
+        size, failed, known, failed + more, min(alone, failed) if known or size == 1 else 0
+    ),
     st.integers(1, 500),
     st.integers(1, 50),
     st.booleans(),
     st.integers(0, 20),
+    st.integers(1, 50),
 )
 DECISIONS = st.sampled_from([None, "retry", "dead_letter", "skip"])
 BACKOFF = Backoff(initial=1.0, factor=2.0, maximum=30.0, jitter=0.1)
@@ -38,11 +41,11 @@ def test_without_a_dead_letter_topic_a_failed_run_is_always_repeated(failure: Fa
 
 @given(FAILURES, st.integers(1, 10))
 def test_a_message_is_set_aside_only_alone_and_after_its_attempts(failure: Failure, attempts: int) -> None:
-    """Before `max_attempts` it is retried; after them the search goes on until one message is left."""
+    """Before `max_attempts` it is retried; after them the search goes on until one message is left, which has to fail twice."""
     verdict = after_failure(plan(dead_letter=DeadLetter("dead", attempts)), failure, 0.5)
 
     alone = failure.culprit_known or failure.size == 1
-    if failure.tries < attempts:
+    if failure.tries < attempts or (alone and failure.alone < min(2, attempts)):
         assert isinstance(verdict, Retry)
     elif alone:
         assert verdict == SetAside()
@@ -56,7 +59,9 @@ def test_the_search_ends_within_the_logarithm_of_the_batch(size: int, data: st.D
     """However large the batch, it is about ten runs to the one message."""
     letters = plan(dead_letter=DeadLetter("dead", 1))
     runs = 0
-    while not isinstance(verdict := after_failure(letters, Failure(size, 1, size == 1, 1 + runs), 0.5), SetAside):
+    while not isinstance(
+        verdict := after_failure(letters, Failure(size, 1, size == 1, 1 + runs, int(size == 1)), 0.5), SetAside
+    ):
         assert isinstance(verdict, Narrow)
         size = verdict.size
         runs += 1
@@ -89,13 +94,24 @@ def test_what_the_application_decides_goes_before_max_attempts(failure: Failure,
         case "dead_letter":
             assert verdict == SetAside() if alone else isinstance(verdict, Narrow)
         case _:
-            assert isinstance(verdict, Retry) == (failure.tries < attempts)
+            early = failure.tries < attempts or (alone and failure.alone < min(2, attempts))
+            assert isinstance(verdict, Retry) == early
 
 
 def test_a_search_that_a_decision_began_sets_nothing_aside_before_its_attempts() -> None:
     """The batch failed with an error to be skipped; alone, another message fails for the first time, and nobody decides."""
     letters = plan(dead_letter=DeadLetter("dead", 5))
 
-    assert after_failure(letters, Failure(8, 1, False, 1, "skip"), 0.5) == Narrow(4)
-    assert isinstance(after_failure(letters, Failure(1, 1, True, 4), 0.5), Retry)
-    assert after_failure(letters, Failure(1, 1, True, 5), 0.5) == SetAside()
+    assert after_failure(letters, Failure(8, 1, False, 1, 0, "skip"), 0.5) == Narrow(4)
+    assert isinstance(after_failure(letters, Failure(1, 1, True, 4, 2), 0.5), Retry)
+    assert after_failure(letters, Failure(1, 1, True, 5, 2), 0.5) == SetAside()
+
+
+def test_the_second_try_of_a_message_alone_waits_as_long_as_a_first_retry() -> None:
+    """Not as long as so many failures in a row would: most of them were of the batch it was found in."""
+    letters = plan(dead_letter=DeadLetter("dead", 3))
+
+    verdict = after_failure(letters, Failure(1, 9, True, 9, 1), 0.5)
+
+    assert isinstance(verdict, Retry)
+    assert 0.9 <= verdict.delay <= 1.1

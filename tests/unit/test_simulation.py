@@ -164,14 +164,14 @@ class Course:
             culprit = records[batch.index(error.args[0])] if self.each else None
             size = lane.settle_failure(began, culprit)
             if size:
-                self.judge(Failure(size, lane.failed, self.each or size == 1, lane.tries), size)
+                self.judge(Failure(size, lane.failed, self.each or size == 1, lane.tries, lane.alone), size)
         else:
             lane.settle_success(done)
 
     def judge(self, failure: Failure, size: int) -> None:
         match after_failure(self.plan, failure, 0.5):
             case Retry(delay):
-                assert failure.tries < self.attempts
+                assert failure.tries < self.attempts or (failure.size == 1 and failure.alone == 1 < self.attempts)
                 self.now += delay
             case Narrow(smaller):
                 self.lane.search(smaller, self.lane.again[size - 1].offset() + 1)
@@ -199,11 +199,11 @@ class Course:
             size = len(lane.again)
             culprits = [part.undone()[0] for part in failed]
             times = lane.blamed.get(culprits[0].offset(), 1)
-            verdict = after_failure(self.plan, Failure(size, times, self.each or size == 1, times), 0.5)
+            verdict = after_failure(self.plan, Failure(size, times, self.each or size == 1, times, times), 0.5)
             if isinstance(verdict, (SetAside, Skip)):
                 lane.aside.extend(Aside(message, "", 1) for message in culprits)
             else:
-                self.judge(Failure(size, times, self.each or size == 1, times), size)
+                self.judge(Failure(size, times, self.each or size == 1, times, times), size)
 
 
 @pytest.mark.parametrize("virtual", [False, True], ids=["whole", "virtual"])
