@@ -448,7 +448,7 @@ class Group:
         with self._dispatcher.lock:
             lane.forget_all()
             lane.fetch_next = lane.taken_end = lane.retry_from = target
-            # Backwards, the commits follow: else a death in the middle of the replay would skip the rest of it.
+            # Again, for a hook may have marked meanwhile what will be replayed.
             lane.frontier = lane.unmarked_end = min(lane.frontier, target)
             if lane.seek_to == target:  # else a hook has asked for another place meanwhile, and that is in the queue
                 lane.seek_to = None

@@ -252,6 +252,16 @@ class Lane:
 
     # -- the processing thread, under the lock -----------------------------------------------------------------------
 
+    def leave_for(self, target: int) -> None:
+        """A handler wants to go on at `target`, where the poller will read as soon as it comes round.
+
+        Backwards, the commits follow at once: else a partition that is taken before that, or a death in the middle of the replay,
+        would skip the rest of what was asked for.
+        """
+        self.seek_to = target
+        self.forget_all()
+        self.frontier = self.unmarked_end = min(self.frontier, target)
+
     def take(self) -> list[Record]:
         """The next batch: the rest of a failed one first, else up to `max_messages` of the buffer."""
         if self.again:

@@ -441,8 +441,8 @@ class Processor:
     def _obey_handler(self, lane: Lane) -> None:
         """A pause or a seek that the handler asked for. Under the lock."""
         if lane.seek_request is not None:
-            lane.seek_to, lane.seek_request = lane.seek_request, None
-            lane.forget_all()
+            target, lane.seek_request = lane.seek_request, None
+            lane.leave_for(target)
             lane.group.request_seek(lane)
         if lane.pause_request is not None:
             (seconds, offset), lane.pause_request = lane.pause_request, None
@@ -452,8 +452,7 @@ class Processor:
             if offset is not None and lane.seek_to is None:
                 held = lane.again[0].offset() if lane.again else lane.taken_end
                 if offset > held or not any(message.offset() == offset for message in lane.again):
-                    lane.seek_to = offset
-                    lane.forget_all()
+                    lane.leave_for(offset)
                     lane.group.request_seek(lane)
 
     # -- in slices ---------------------------------------------------------------------------------------------------
