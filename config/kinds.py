@@ -83,6 +83,20 @@ def seconds(low: float, high: float, *, off: bool = False, fix: str = "") -> Kin
     return Kind(f'{text}{ending} (seconds, or text such as "500ms" "5s" "10m" "1h")', read, fix, is_time=True)
 
 
+def capacity(low: int, high: int) -> Kind:
+    """A size (bytes) from low to high."""
+
+    def read(value: object) -> int:
+        found = units.size(value)
+        if not low <= found <= high:
+            raise ValueError
+        return found
+
+    return Kind(
+        f'a size from {units.size_text(low)} to {units.size_text(high)} (bytes, or text such as "512MiB" "2GB")', read
+    )
+
+
 def size(low: int, high: int) -> Kind:
     """A size (bytes) from low to high, 0 for off, or "auto"."""
 

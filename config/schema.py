@@ -245,6 +245,19 @@ class ObserverSection(Section):
     port: Annotated[int, kinds.integer(0, 65535)] = setting(9464, "Its TCP port. 0: no observer.")
 
 
+class JournalSection(Section):
+    """`[journal]`: what workers keep of what they processed, for `swarmctl audit`."""
+
+    enabled: Annotated[bool, kinds.flag()] = setting(
+        True, "Keep a journal of what was processed, committed and handed over, in STATE_DIR/journal."
+    )
+    size: Annotated[int, kinds.capacity(1024**2, 2**40)] = setting(
+        32 * 1024**2,
+        "What each worker's journal takes up on disk at most; the oldest of it is dropped. Default: 32MiB.",
+    )
+    age: Annotated[float, kinds.seconds(60.0, 10 * 365 * 86400.0)] = setting(7 * 86400.0, "What is older is dropped.")
+
+
 class LogSection(Section):
     """`[log]`: what is written to stderr."""
 
@@ -268,6 +281,9 @@ class Settings(Section):
         default_factory=SupervisionSection, description="When a worker is replaced."
     )
     observer: ObserverSection = Field(default_factory=ObserverSection, description="Metrics and health over HTTP.")
+    journal: JournalSection = Field(
+        default_factory=JournalSection, description="What workers keep of what they processed."
+    )
     log: LogSection = Field(default_factory=LogSection, description="What is written to stderr.")
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm import __version__, events, exits
+from swarm import __version__, events, exits, journal
 from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
@@ -110,6 +110,7 @@ class Supervisor:
         self.state_dir = state_dir
         self.name = settings.swarm.name
         self.bus = Bus([(events.Event, log.event)])
+        journal.of_supervisor(settings, state_dir, self.bus)
         self._make_worker_log = make_worker_log
         self._ready = ready
         self._pid_file = pid_file
@@ -592,6 +593,7 @@ class Supervisor:
                 self._close_in_child(),
                 self.partitions.suspects.facts(),
                 self.partitions.pauses.facts(),
+                self.state_dir,
             )
         except OSError as error:
             worker.failures += 1

@@ -161,6 +161,7 @@ def fork_worker(
     close: Sequence[int],
     suspects: list[dict[str, Any]],
     pauses: list[dict[str, Any]],
+    state_dir: Path,
 ) -> Process:
     """Fork a worker. `suspects`, `pauses`: what it has to know of messages that may kill it, and of partitions that are paused. `close` names descriptors of the supervisor that the child must not hold; raises OSError (EAGAIN, ENOMEM)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -173,7 +174,7 @@ def fork_worker(
 
         ours.close()
         signal_fd = _become_child(close, dump_fd)
-        return run(Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, signal_fd))
+        return run(Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, state_dir, signal_fd))
 
     pid = _fork(be_worker)
     theirs.close()

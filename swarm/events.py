@@ -772,6 +772,16 @@ class ListenerFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JournalFailed(Event):
+    """The journal could not be written (a full disk, …): processing goes on without it, and it is tried again after `seconds`."""
+
+    LEVEL = "warning"
+
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadDied(Event):
     """A thread of the runtime ended although the worker lives: the worker is replaced."""
 

@@ -545,6 +545,8 @@ class Group:
             for (topic, partition), offset in starts.items():
                 lane = Lane(self, self.plan_of(topic), topic, partition, max(offset, 0), self.runtime.index)
                 lane.string_ids = (self._board.string(self.name), self._board.string(topic))
+                if self.runtime.journal is not None:
+                    lane.log = self.runtime.journal.lane(self.name, topic, partition, lane.start, lane.plan)
                 old = self._lingering.get(lane.key)
                 if old is not None and old.phase != "closed":
                     lane.predecessor = old
@@ -705,6 +707,9 @@ class Group:
                     self.say_dropped(lane)
                 if self.lanes.get(lane.key) is lane:
                     del self.lanes[lane.key]
+        for lane in lanes:
+            if lane.log is not None:
+                lane.log.released(lane.closing, late=lane in late, committed=lane.committed)
         self._next_refresh = 0.0
         return late
 

@@ -24,6 +24,7 @@ from swarm.plan import Plan
 if TYPE_CHECKING:
     from swarm.consumer import Consumer
     from swarm.group import Group
+    from swarm.journal import LaneLog
     from swarm.producer import JobProducer
     from swarm.transactions import Seat, Transaction
     from swarm.virtual import Division, Slice
@@ -200,6 +201,8 @@ class Lane:
         self.job_producer: JobProducer | None = None
         self.hook_names: frozenset[str] = frozenset()
         self.string_ids = (0, 0)
+        self.log: LaneLog | None = None
+        """Its place in the journal; None: there is no journal."""
         self.high = UNKNOWN
         self.high_at = 0.0
 

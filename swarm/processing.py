@@ -33,6 +33,7 @@ from swarm.transactions import Aborted, Transaction, Undecided
 from swarm.virtual import Division, Slice
 
 if TYPE_CHECKING:
+    from swarm.journal import LaneLog
     from swarm.worker import Runtime
 
 DEAD_LETTER_RETRY: Final = 5.0
@@ -232,6 +233,9 @@ class Processor:
             self._bus.publish(
                 events.BatchStarted(lane.group.name, lane.topic, lane.partition, first, last, len(batch), attempt, gaps)
             )
+        log = lane.log
+        if log is not None:
+            log.begin(batch, first, last, attempt)
         failure: BaseException | None = None
         undelivered = False
         done = 0
@@ -263,6 +267,13 @@ class Processor:
             raised = failure
             failure = self._close_transaction(lane, done, failure, before)
             undelivered = failure is not raised
+        if log is not None:  # before anything of it can be committed
+            if failure is not None:
+                self._journal_failure(lane, log, division, failure, attempt, seconds, lane.handled - handled_before)
+            elif division is not None or done == len(batch):
+                log.done(last + 1, len(batch), seconds)
+            else:
+                log.done(batch[done].offset(), done, seconds)
         if isinstance(failure, (Aborted, Undecided)) and not at_most_once:  # also of a transaction of the handler's own
             lane.handled = handled_before + sum(1 for message in batch if message.offset() < lane.retry_from)
             self._aborted(lane, failure)
@@ -272,6 +283,26 @@ class Processor:
             self._succeeded(lane, batch, done, attempt, seconds, handled_before)
         else:
             self._failed(lane, batch, failure, undelivered, before.retry_from, attempt, seconds, handled_before)
+
+    def _journal_failure(
+        self,
+        lane: Lane,
+        log: LaneLog,
+        division: Division | None,
+        failure: BaseException,
+        attempt: int,
+        seconds: float,
+        done: int,
+    ) -> None:
+        """Tell the journal what the handler has seen of a batch; of `each`, that ends with the message that failed."""
+        batch: Sequence[Record] = lane.batch
+        if lane.plan.each and division is None:
+            batch = batch[: done + 1]
+        elif lane.plan.each and division is not None:
+            unseen = {record.offset() for part in division.slices for record in part.undone()[1:]}
+            batch = [record for record in batch if record.offset() not in unseen]
+        undone = isinstance(failure, (Aborted, Undecided)) and lane.plan.delivery != "at_most_once"
+        log.failed("aborted" if undone else "failed", batch, attempt, describe(failure), seconds)
 
     def _job_begins(self, lane: Lane, first: int, last: int, attempt: int, now: float) -> None:
         group_id, topic_id = lane.string_ids

@@ -354,6 +354,8 @@ class Transaction:
             lane.frontier = max(lane.frontier, end)  # together: else the poller would see something to commit
             lane.metadata_committed = lane.metadata
         self._seat.say_committed(lane, carried, time.monotonic() - began)
+        if lane.log is not None:
+            lane.log.committed(end)
 
     def _reason(self, error: KafkaException) -> Exception:
         undelivered = self._seat.undelivered

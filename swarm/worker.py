@@ -21,11 +21,12 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import setproctitle
 
-from swarm import allocator, app_metrics, events, exits
+from swarm import allocator, app_metrics, events, exits, journal
 from swarm.admin import take_census
 from swarm.app import App
 from swarm.bus import Bus, Listeners
@@ -73,6 +74,7 @@ class Birth:
     """What may kill its process (`swarm.suspicion`)."""
     pauses: list[dict[str, Any]]
     """What an operator paused (`swarm.pauses`)."""
+    state_dir: Path
     signal_fd: int
     """Readable when a signal has come (the wakeup descriptor)."""
 
@@ -128,6 +130,7 @@ class Runtime:
         self.shutdown_timeout = settings.swarm.shutdown_timeout
         self.join_timeout = settings.supervision.join_timeout
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
+        self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)
         self.pauses = Pauses(birth.pauses)
@@ -594,10 +597,13 @@ class _Main:
         runtime.end_transactions(LAST_TRANSACTIONS)
         if runtime.app._producer is not None:
             runtime.app._producer.close()
+        code = exits.ORPHANED if self._orphaned else exits.SMOOTH
+        if runtime.journal is not None:
+            runtime.journal.end(code)
         if runtime.listeners is not None:
             runtime.listeners.stop(within=2.0)
         self._board.set_state("stopped")
-        return exits.ORPHANED if self._orphaned else exits.SMOOTH
+        return code
 
 
 def _open_parent(parent: int) -> int | None:

@@ -84,6 +84,7 @@ class Stage:
         buckets = {id(plan): Bucket(plan.rate_limit) for plan in app.plans if plan.rate_limit is not None}
         group_of: dict[Place, str] = {}
         runtime: Any = SimpleNamespace(
+            journal=None,
             index=0,
             app=app,
             board=self._board,

@@ -377,6 +377,7 @@ def make_runtime(
         publish_assignment=lambda: None,
         client_fenced=lambda fenced: None,
         join_timeout=0.0,
+        journal=None,
         end_predecessors=lambda: None,
     )
 

@@ -79,7 +79,7 @@ class Stage:
         group = SimpleNamespace(lock=threading.Lock(), member="member-1")
         self.lane: Any = SimpleNamespace(
             group=group, topic="orders", partition=3, lost=False, phase="running", closing="", committed=5, sent=5,
-            frontier=7, retry_from=7, metadata=None, metadata_committed=None,
+            frontier=7, retry_from=7, metadata=None, metadata_committed=None, log=None,
         )  # fmt: skip
 
     def _make(self, properties: dict[str, Any]) -> Raw:
