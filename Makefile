@@ -47,7 +47,7 @@ docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code
 
 .PHONY: test
 test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
-	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit --ignore=tests/systemd --ignore=tests/image --ignore=tests/manifests
+	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit --ignore=tests/systemd --ignore=tests/image --ignore=tests/manifests --ignore=tests/prometheus
 
 .PHONY: test-systemd
 test-systemd: venv kafka ## The unit file on a systemd that is really booted, in a folder; as root
@@ -63,6 +63,12 @@ test-image: venv ## The image, really built from the Dockerfile (no registry is 
 test-manifests: venv ## The Kubernetes manifests against schemas
 	$(PYTHON) -m pip install -q --upgrade --target build/manifests -c constraints.txt kubernetes-validate pyyaml
 	PYTHONPATH=build/manifests $(PYTEST) -q tests/manifests
+
+.PHONY: test-prometheus
+test-prometheus: venv kafka ## Dashboard and alerts against a real Prometheus that scrapes a live swarm
+	@tests/support/need prometheus
+	$(PYTHON) -m pip install -q --upgrade --target build/prometheus -c constraints.txt pyyaml
+	PYTHONPATH=build/prometheus $(PYTEST) -q tests/prometheus
 
 .PHONY: scenarios
 scenarios: venv kafka ## Scenarios on a real Apache Kafka; AREA=name: one folder or file of tests/scenarios
