@@ -269,6 +269,16 @@ class LogSection(Section):
     )
 
 
+class InstrumentationSection(Section):
+    """`[instrumentation]`: who hears of what happens."""
+
+    traces: Annotated[Literal["off", "otlp", "app"], kinds.choice("off", "otlp", "app")] = setting(
+        "off",
+        "OpenTelemetry spans: to a collector by OTLP over HTTP (OTEL_EXPORTER_OTLP_ENDPOINT), or to the provider that the app sets in "
+        "an after_fork hook. Needs kafka-swarm[opentelemetry].",
+    )
+
+
 class Settings(Section):
     """All settings. Frozen; `Settings()` holds the defaults. Normally made by `load_settings`."""
 
@@ -285,6 +295,9 @@ class Settings(Section):
         default_factory=JournalSection, description="What workers keep of what they processed."
     )
     log: LogSection = Field(default_factory=LogSection, description="What is written to stderr.")
+    instrumentation: InstrumentationSection = Field(
+        default_factory=InstrumentationSection, description="Who hears of what happens."
+    )
 
 
 def table_of(field: FieldInfo) -> type[Section] | None:

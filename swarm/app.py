@@ -16,7 +16,7 @@ from swarm.events import Event
 from swarm.plan import Plan, VirtualPartitions, make_plan
 
 if TYPE_CHECKING:
-    from swarm.producer import Producer
+    from swarm.producer import Producer, Sending
 
 H = TypeVar("H", bound=Callable[..., Any])
 E = TypeVar("E", bound=Event)
@@ -39,6 +39,7 @@ class App:
         self.listeners: list[tuple[type[Event], Listener]] = []
         self._producer: Producer | None = None
         self._producer_properties: Callable[[], Mapping[str, Any]] | None = None
+        self._sending: Sending | None = None
 
     # -- declarations ------------------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class App:
                 )
             from swarm.producer import Producer
 
-            self._producer = Producer(self._producer_properties())
+            self._producer = Producer(self._producer_properties(), self._sending)
         return self._producer
 
 

@@ -20,6 +20,9 @@ from swarm.virtual import Slice
 Await = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine on the worker's event loop and waits for it."""
 
+Around = Callable[[Callable[[Any], Any], bool], Callable[[Any], Any]]
+"""Makes of a handler (and whether it is async) another one that does something before and after it (`swarm.tracing`)."""
+
 _HOOKS = ("on_assigned", "on_revoked", "on_idle", "on_tick", "on_shutdown")
 
 
@@ -65,8 +68,8 @@ def overridden_hooks(consumer: Consumer) -> frozenset[str]:
     return frozenset(name for name in _HOOKS if getattr(type(consumer), name) is not getattr(Consumer, name))
 
 
-def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
-    """The function that runs this plan's handler."""
+def bind(plan: Plan, consumer: Consumer, wait: Await, around: Around | None = None) -> Runner:
+    """The function that runs this plan's handler; `around` is put around each call of it."""
     function: Callable[..., Any] = consumer.consume if inspect.isclass(plan.handler) else plan.handler
     handler = function
     if not inspect.isclass(plan.handler) and wants_consumer(function):
@@ -75,6 +78,8 @@ def bind(plan: Plan, consumer: Consumer, wait: Await) -> Runner:
             return function(argument, consumer)
 
     asynchronous = is_async(plan.handler)
+    if around is not None:
+        handler = around(handler, asynchronous)
     if plan.each:
         return _each_async(plan, handler, wait) if asynchronous else _each(plan, handler, wait)
     return _batch_async(plan, handler, wait) if asynchronous else _batch(plan, handler, wait)

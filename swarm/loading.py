@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,7 @@ def app_problems(app: App, default_group: str | None, settings: Settings | None 
     if settings is not None:
         problems.extend(selection_problems(groups, settings.swarm))
         groups = choose(groups, settings.swarm)
+        problems.extend(_missing_traces(settings))
         count = settings.swarm.workers
         for plan, beyond in missing_workers(groups, count):
             which = f"worker{'s' if len(beyond) > 1 else ''} {', '.join(map(str, beyond))}"
@@ -175,6 +177,21 @@ def _transaction_problems(plan: Plan, settings: Settings | None) -> list[tuple[s
             )
         )
     return problems
+
+
+def _missing_traces(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    wanted = settings.instrumentation.traces
+    needed = {"otlp": "opentelemetry.exporter.otlp.proto.http", "app": "opentelemetry.trace"}.get(wanted)
+    try:
+        if needed is None or importlib.util.find_spec(needed) is not None:
+            return
+    except ModuleNotFoundError:  # one of its parents
+        pass
+    yield (
+        "instrumentation.traces",
+        f"is {wanted!r}, and {needed} is not installed",
+        'pip install "kafka-swarm[opentelemetry]"',
+    )
 
 
 def _group_problems(group: str, plans: list[Plan]) -> list[tuple[str, str, str]]:

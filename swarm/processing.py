@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException
 
 from swarm import events, flow, virtual
 from swarm.errors import describe
-from swarm.handlers import bind, make_consumer, overridden_hooks
+from swarm.handlers import Around, bind, make_consumer, overridden_hooks
 from swarm.lane import Aside, Lane, Standing
 from swarm.message import Record
 from swarm.outcome import Failure, GiveUp, Narrow, Retry, SetAside, Skip, Verdict, after_failure
@@ -131,7 +131,7 @@ class Processor:
             return False
         try:
             consumer = make_consumer(lane.plan, lane)
-            lane.runner = bind(lane.plan, consumer, self._runtime.wait_async)
+            lane.runner = bind(lane.plan, consumer, self._runtime.wait_async, self._around(lane))
         except BaseException as error:
             lane.failed += 1
             lane.seek_request = lane.pause_request = None
@@ -146,6 +146,14 @@ class Processor:
             if not lane.closing:
                 self._obey_handler(lane)  # a constructor may ask, too
         return True
+
+    def _around(self, lane: Lane) -> Around | None:
+        """What is put around each call of the handler; None: nothing."""
+        tracing = self._runtime.tracing
+        if tracing is None:
+            return None
+        plan, group = lane.plan, lane.group.name
+        return lambda handler, asynchronous: tracing.around(plan, group, handler, asynchronous)
 
     def _hook(self, lane: Lane, name: str) -> None:
         if name not in lane.hook_names:

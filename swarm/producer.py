@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -19,6 +20,8 @@ _QUEUE_PATIENCE: Final = 60.0
 
 Headers = Given
 Report = Callable[[KafkaError | None, Any], None]
+Sending = Callable[[str, Headers], AbstractContextManager[Headers]]
+"""Around a call of `produce` to a topic: gives the headers to be written (`swarm.tracing`)."""
 
 
 def until_room(produce: Callable[[], None], poll: Callable[[], object]) -> None:
@@ -41,8 +44,9 @@ class Producer:
     reported as failed with that error, and the next `produce` makes a new one.
     """
 
-    def __init__(self, properties: Mapping[str, Any]) -> None:
+    def __init__(self, properties: Mapping[str, Any], sending: Sending | None = None) -> None:
         self._properties = dict(properties)
+        self._sending = sending
         self._raw = self._make()
         self._lock = threading.Lock()
         self._fatal: KafkaError | None = None
@@ -103,7 +107,22 @@ class Producer:
         TypeError or UnicodeEncodeError for a header whose name is no text.
         """
         check(headers)
+        if self._sending is None:
+            self._produce(topic, value, key, headers, partition, timestamp, on_delivery)
+            return
+        with self._sending(topic, headers) as headers:  # noqa: PLR1704  # those and a context
+            self._produce(topic, value, key, headers, partition, timestamp, on_delivery)
 
+    def _produce(
+        self,
+        topic: str,
+        value: str | bytes | None,
+        key: str | bytes | None,
+        headers: Headers,
+        partition: int,
+        timestamp: int,
+        on_delivery: Report | None,
+    ) -> None:
         def report(error: KafkaError | None, message: Any) -> None:
             if error is not None and error.code() == KafkaError._PURGE_QUEUE and self._why is not None:
                 error = self._why  # it was purged because of that

@@ -27,7 +27,7 @@ from swarm.bus import Bus
 from swarm.errors import ConfigurationError, describe
 from swarm.headers import check
 from swarm.plan import transaction_timeout
-from swarm.producer import Headers, Report, until_room
+from swarm.producer import Headers, Report, Sending, until_room
 
 if TYPE_CHECKING:
     from swarm.lane import Lane
@@ -110,7 +110,9 @@ class Seat:
         transactional_id: str,
         bus: Bus,
         make: Callable[[dict[str, Any]], Any] | None = None,
+        sending: Sending | None = None,
     ) -> None:
+        self.sending = sending
         self._properties = properties
         self._id = transactional_id
         self._bus = bus
@@ -272,6 +274,22 @@ class Transaction:
             )
         self._produced = True
         check(headers)
+        if self._seat.sending is None:
+            self._produce(topic, value, key, headers, partition, timestamp, on_delivery)
+            return
+        with self._seat.sending(topic, headers) as headers:  # noqa: PLR1704  # those and a context
+            self._produce(topic, value, key, headers, partition, timestamp, on_delivery)
+
+    def _produce(
+        self,
+        topic: str,
+        value: str | bytes | None,
+        key: str | bytes | None,
+        headers: Headers,
+        partition: int,
+        timestamp: int,
+        on_delivery: Report | None,
+    ) -> None:
         message: dict[str, Any] = {"value": value, "key": key, "headers": headers}
         if on_delivery is not None:
             message["on_delivery"] = self._both(on_delivery)

@@ -48,7 +48,8 @@ from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
 
 if TYPE_CHECKING:
-    from swarm.config import Loaded
+    from swarm.config import Loaded, Settings
+    from swarm.tracing import Tracing
 
 LOOP: Final = 0.5
 """Seconds between two rounds of the main thread when nothing happens: the precision of `report_age`."""
@@ -150,6 +151,7 @@ class Runtime:
         self._event_loop = EventLoop(self._name_thread)
         self.wait_async = self._event_loop.wait
         self.groups: list[Group] = []
+        self.tracing = _tracing(settings, birth.index)
         self.listeners: Listeners | None = None
         self._joined = threading.Event()
         self.wake: Callable[[], None] = lambda: None
@@ -162,6 +164,7 @@ class Runtime:
         user = self.settings.kafka
         self.app._producer = None
         self.app._producer_properties = lambda: producer_properties(user)
+        self.app._sending = self.tracing.sending if self.tracing is not None else None
         for name, plans in self._chosen.items():
             self.groups.append(Group(self, name, plans, group_properties(self.settings, name, plans, self.index)))
         if self.app.listeners:
@@ -230,6 +233,7 @@ class Runtime:
             lambda: transactional_properties(user, producer_properties(user), limit),
             f"{swarm.name}.{swarm.host}.{self.index}.{slot}",
             self.bus,
+            sending=self.tracing.sending if self.tracing is not None else None,
         )
         self._seats.append(seat)
         return seat
@@ -366,6 +370,21 @@ class Runtime:
     def stopped(self) -> bool:
         """Whether all pollers have ended."""
         return not any(thread.is_alive() for thread in self._threads if thread.name.startswith("poller"))
+
+
+def _tracing(settings: Settings, worker: int) -> Tracing | None:
+    """What `instrumentation.traces` asks for; nothing of it is imported where that is off."""
+    match settings.instrumentation.traces:
+        case "off":
+            return None
+        case "otlp":
+            from swarm.tracing import over_otlp
+
+            return over_otlp(settings.swarm.name, settings.swarm.host, worker)
+        case "app":
+            from swarm.tracing import of_application
+
+            return of_application(worker)
 
 
 def _said(log: Log) -> list[tuple[type[events.Event], Callable[[events.Event], None]]]:
@@ -602,6 +621,8 @@ class _Main:
             runtime.journal.end(code)
         if runtime.listeners is not None:
             runtime.listeners.stop(within=2.0)
+        if runtime.tracing is not None:
+            runtime.tracing.shutdown()
         self._board.set_state("stopped")
         return code
 

@@ -86,6 +86,7 @@ class Stage:
         runtime: Any = SimpleNamespace(
             journal=None,
             index=0,
+            tracing=None,
             app=app,
             board=self._board,
             bus=bus,

@@ -354,6 +354,7 @@ def make_runtime(
     app._producer = cast(Any, broker)
     return SimpleNamespace(
         index=0,
+        tracing=None,
         app=app,
         board=board,
         bus=bus,
