@@ -4,7 +4,7 @@
 reported all together as one `SettingsError`. A new section is a class and a field in `schema.py` and a block in `swarm.toml`.
 """
 
-from swarm.config.kafka import check_properties, hidden, redact
+from swarm.config.kafka import check_properties, hidden, hider, redact
 from swarm.config.load import Loaded, load_settings
 from swarm.config.memory import memory_budget
 from swarm.config.paths import PathError, choose_run_dir, choose_state_dir, find_run_dirs, run_dir_candidates
@@ -22,6 +22,7 @@ __all__ = [
     "choose_state_dir",
     "find_run_dirs",
     "hidden",
+    "hider",
     "load_settings",
     "memory_budget",
     "redact",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from swarm import app_metrics, events
 from swarm.app import App
 from swarm.errors import AppError, SwarmError
-from swarm.loading import app_problems, load_app, own_frames, refuse_threads
+from swarm.loading import app_problems, load_app, own_frames, refuse_threads, secrets_of
 from swarm.logs import Log, Output, install
 from swarm.selection import chosen_groups
 from swarm.supervisor import succession
@@ -51,6 +51,7 @@ def run(
         pid_file = PidFile.adopt(run_dir / "swarm.pid", left.pid_file)
     output = Output()
     log = Log(settings.log.level, settings.log.format, output)
+    log.hide = secrets_of(settings, None)
     install(log)
     try:
         for warning in loaded.warnings:
@@ -62,10 +63,12 @@ def run(
         else:
             app, groups, left = _prepare_again(loaded, left)
         app_metrics.forget_parent(run_dir / "metrics")
+        log.hide = secrets_of(settings, app)
 
         def worker_log(index: int) -> Log:
             output.forked()
             own = Log(settings.log.level, settings.log.format, output, index)
+            own.hide = log.hide
             install(own)
             return own
 

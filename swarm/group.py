@@ -981,6 +981,7 @@ class Group:
                 f"dead_letter: the subscription to {lane.topic} has no dead letter topic. Give it dead_letter=DeadLetter(topic)."
             )
         producer = self.runtime.app.producer
+        error = self.runtime.hide(error)  # whoever reads the dead letter topic is not whom the secret was given to
         if lane.transaction is not None:
             dead_letters.send_within(
                 lane.transaction, producer.partitions, lane.plan.dead_letter.topic, raw, self.name, error, attempts

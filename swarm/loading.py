@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,6 +177,13 @@ def _transaction_problems(plan: Plan, settings: Settings | None) -> list[tuple[s
             )
         )
     return problems
+
+
+def secrets_of(settings: Settings, app: App | None) -> Callable[[str], str]:
+    """A function that takes the secrets of the settings, and of the app's `kafka=`, out of a text."""
+    from swarm.config import hider
+
+    return hider([settings.kafka, *(plan.kafka for plan in (app.plans if app is not None else ()))])
 
 
 def _missing_traces(settings: Settings) -> Iterator[tuple[str, str, str]]:

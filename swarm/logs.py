@@ -126,6 +126,8 @@ class Log:
         self._output = output
         self._worker = worker
         self._pid = os.getpid()
+        self.hide: Callable[[str], str] = str
+        """Takes secrets out of every text that is written: an error may quote what a client was configured with."""
         if self._json:
             output.notice = lambda count: self._record("warning", "log_lines_dropped", {"count": count})
 
@@ -140,6 +142,7 @@ class Log:
 
     def line(self, level: str, name: str, facts: dict[str, Any]) -> None:
         """Write one line; facts may bring their own `worker` and `pid`."""
+        facts = {key: self.hide(fact) if isinstance(fact, str) else fact for key, fact in facts.items()}
         if self._json:
             self._output.write(self._record(level, name, facts), level)
             return

@@ -35,7 +35,7 @@ from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError, describe
 from swarm.flow import Bucket
 from swarm.group import Group
-from swarm.loading import app_problems, load_app, own_frames
+from swarm.loading import app_problems, load_app, own_frames, secrets_of
 from swarm.logs import Log
 from swarm.membership import group_properties
 from swarm.ownership import unowned
@@ -130,6 +130,7 @@ class Runtime:
         self.commit_interval = settings.worker.commit_interval
         self.shutdown_timeout = settings.swarm.shutdown_timeout
         self.join_timeout = settings.supervision.join_timeout
+        self.hide = birth.log.hide
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
         self.dispatcher = Dispatcher(self.clock)
@@ -200,7 +201,7 @@ class Runtime:
 
     def thread_died(self, name: str, error: BaseException) -> None:
         """A thread of the runtime ended by an exception: the worker ends too, without committing more."""
-        self.board.set_error(f"thread {name!r} died: {type(error).__name__}: {error}")
+        self.board.set_error(self.hide(f"thread {name!r} died: {type(error).__name__}: {error}"))
         self.bus.publish(events.ThreadDied(name, "".join(traceback.format_exception(error))[-8000:]))
         self.dead.append(name)
         self.wake()
@@ -413,7 +414,7 @@ def run(birth: Birth) -> int:
         else:
             text = f"{type(error).__name__}: {error}"
             frames = own_frames(error) or "".join(traceback.format_exception(error))
-        board.set_error(f"{text}\n{frames[-3500:]}".strip())
+        board.set_error(birth.log.hide(f"{text}\n{frames[-3500:]}".strip()))
         birth.log.event(events.BootFailed(text, frames))
         return exits.BOOT_ERROR
     return _Main(birth, runtime).run()
@@ -428,6 +429,8 @@ def _boot(birth: Birth) -> App:
         problems = app_problems(app, settings.swarm.group_id, settings)
         if problems:
             raise SwarmError("\n".join(f"{where}: {what}. {fix}" for where, what, fix in problems))
+    if birth.app is None:
+        birth.log.hide = secrets_of(settings, app)
     for path, error in app_metrics.become_worker(birth.index):
         birth.log.event(events.MetricsSetAside(path, error))
     gc.enable()

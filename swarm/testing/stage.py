@@ -87,6 +87,7 @@ class Stage:
             journal=None,
             index=0,
             tracing=None,
+            hide=str,
             app=app,
             board=self._board,
             bus=bus,

@@ -355,6 +355,7 @@ def make_runtime(
     return SimpleNamespace(
         index=0,
         tracing=None,
+        hide=str,
         app=app,
         board=board,
         bus=bus,
