@@ -19,6 +19,8 @@ from tests.support.sources import ROOT, sources
 
 PAGE: Final = ROOT / "docs" / "events-and-metrics.md"
 
+LISTENERS: Final = frozenset({"swarm.journal"})
+"""Modules that name events of others: only what they make themselves is theirs."""
 _SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 
 
@@ -36,9 +38,10 @@ def publishers() -> dict[str, set[str]]:
             continue
         for node in ast.walk(ast.parse(source.path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "events":
-                found.setdefault(node.attr, set()).add(who)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                found.setdefault(node.func.id, set()).add(who)
+                if source.name not in LISTENERS:
+                    found.setdefault(node.attr, set()).add(who)
+            elif isinstance(node, ast.Call):
+                found.setdefault(ast.unparse(node.func).removeprefix("events."), set()).add(who)
     return found
 
 

@@ -76,7 +76,7 @@ class Stage:
         self.made: list[Raw] = []
         properties = {"transaction.timeout.ms": 60_000}
         self.seat = Seat(lambda: properties, "shop.host.0.0", Bus([(events.Event, self.said.append)]), self._make)
-        group = SimpleNamespace(lock=threading.Lock(), member="member-1")
+        group = SimpleNamespace(name="shop", lock=threading.Lock(), member="member-1")
         self.lane: Any = SimpleNamespace(
             group=group, topic="orders", partition=3, lost=False, phase="running", closing="", committed=5, sent=5,
             frontier=7, retry_from=7, metadata=None, metadata_committed=None, log=None,
