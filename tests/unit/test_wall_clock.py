@@ -16,7 +16,10 @@ READS = {
     "swarm/logs.py": "the timestamp of a log line",
     "swarm/processing.py": "`expires_after` and `not_before`, which are about the timestamps of messages",
     "swarm/dead_letters.py": "whether a topic will refuse the timestamp of a letter that belongs to a transaction",
+    "swarm/journal.py": "when something happened, for whoever reads the journal, of another host, too",
+    "swarm/journal_store.py": "the age of what a journal keeps",
     "supervisor/loop.py": "`started_at` and `last_exit.at`, which people read",
+    "supervisor/observer.py": "the moments on the page, which people read",
     "supervisor/incidents.py": "the name of an incident's file",
 }
 """Who may ask it, and what for. Everything else measures with the monotonic clock."""
