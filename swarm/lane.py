@@ -456,8 +456,8 @@ class Lane:
     def _count_failure(self, advanced: bool, size: int) -> None:
         self.failed = 1 if advanced else self.failed + 1
         self.alone = 0 if size > 1 else 1 if advanced else self.alone + 1
-        self.attempt = self.failed + 1
         self.tries = self.tries + 1 if self.narrow else self.failed
+        self.attempt = self.tries + 1
 
     def search(self, size: int, end: int) -> None:
         """Begin or go on to look for the failing message: run `size` messages next, of a slice that ends before offset `end`."""

@@ -679,4 +679,4 @@ def test_suspects_keep_their_attempts_behind_a_healthy_slice() -> None:
         stage.settle()
 
         assert [offset for _, offset in stage.broker.letters_from] == [3]
-        assert attempts == [([0, 1, 2, 3], 1), ([0, 1, 2, 3], 2), ([0, 1], 3), ([2], 3), ([3], 3)]
+        assert attempts == [([0, 1, 2, 3], 1), ([0, 1, 2, 3], 2), ([0, 1], 3), ([2], 3), ([3], 3), ([3], 4)]
