@@ -2,6 +2,10 @@
 
 Lanes stand in a queue while they have work and nothing prevents it; a lane that waits (backoff, `max_wait`) stands in a heap of
 instants. Processing threads take lanes from both. First come, first served: no partition can starve another.
+
+Threads are called one after the other: at most one is on its way, and it calls the next when it has found something and there
+is more. Called all at once, they would only fight for the interpreter's lock, where handlers are short; where a handler waits or
+computes outside of that lock, the next thread is there some 50 µs later.
 """
 
 from __future__ import annotations
@@ -42,6 +46,10 @@ class Dispatcher:
         self._groups: frozenset[str] = frozenset()
         self._serving: dict[int, str] = {}
         """The group whose work each busy thread has in hand."""
+        self._idle = 0
+        """Threads that wait in `next`."""
+        self._coming = False
+        """A thread is on its way to look for work."""
         self.quiet = False
         self.stopping = False
         self.running = 0
@@ -118,13 +126,27 @@ class Dispatcher:
         lane.phase = "waiting"
         lane.due_at = until
         heapq.heappush(self._timers, (until, next(self._numbers), lane))
-        self._work.notify()
+        self._call()
 
     def _make_ready(self, lane: Lane) -> None:
         lane.phase = "ready"
         lane.gathering = False
         self._ready.append(lane)
-        self._work.notify()
+        self._call()
+
+    def _call(self) -> None:
+        """Let a thread come and look, unless one is on its way. Under the lock."""
+        if self._idle and not self._coming:
+            self._coming = True
+            self._work.notify()
+
+    def _take(self, lane: Lane) -> Lane:
+        """The calling thread goes off with a lane: somebody else shall look after what is left. Under the lock."""
+        lane.phase = "running"
+        self.running += 1
+        if self._ready or self._timers:
+            self._call()
+        return lane
 
     def next(self) -> Lane | Slice | None:
         """The next lane to work on, now in phase running, or a slice of another thread's batch; blocks. None: the thread shall end.
@@ -132,8 +154,9 @@ class Dispatcher:
         Called by processing threads. Slices go first: a batch that was begun ends sooner, and holds its partition until it does.
         """
         with self.lock:
+            self._coming = False
             if self._serving.pop(threading.get_ident(), None) is not None and (self._ready or self._divided):
-                self._work.notify()  # what had to wait for its group's turn
+                self._call()  # for what had to wait for its group's turn
             while True:
                 if self._ended:
                     return None
@@ -149,7 +172,10 @@ class Dispatcher:
                     if not division.waiting:
                         self._divided.remove(division)
                     elif self._serve(division.waiting[0].lane):
-                        return self.next_slice(division)
+                        part = self.next_slice(division)
+                        if division.waiting or self._ready or self._timers:
+                            self._call()
+                        return part
                 passed: list[Lane] = []
                 while self._ready:
                     lane = self._ready.popleft()
@@ -166,11 +192,14 @@ class Dispatcher:
                         passed.append(lane)
                         continue
                     self._ready.extendleft(reversed(passed))
-                    lane.phase = "running"
-                    self.running += 1
-                    return lane
+                    return self._take(lane)
                 self._ready.extendleft(reversed(passed))
-                self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
+                self._idle += 1
+                try:
+                    self._work.wait(min(self._timers[0][0] - now, _LONGEST_WAIT) if self._timers else None)
+                finally:
+                    self._idle -= 1
+                self._coming = False  # whoever was called, one that looks is there
 
     def begin_alone(self, lane: Lane, patience: float) -> bool:
         """Wait until nothing else runs in this worker, and let nothing begin until `end_alone`. Blocks; the thread of `lane`.
@@ -205,7 +234,7 @@ class Dispatcher:
     def divide(self, division: Division) -> None:
         """Invite idle threads to help with a batch in slices. Under the lock; its owner works on it too, so it ends in any case."""
         self._divided.append(division)
-        self._work.notify(len(division.waiting) - 1)
+        self._call()
 
     def next_slice(self, division: Division) -> Slice | None:
         """A slice that nobody works on yet. Under the lock."""
@@ -226,7 +255,9 @@ class Dispatcher:
             self.rested.wait()
 
     def done(self, lane: Lane) -> None:
-        """A lane's job has ended and was settled. Under the lock; the caller offers the lane again."""
+        """A lane's job has ended and was settled. Under the lock, by its processing thread, which offers the lane again and then asks
+        for the next: nobody else has to be called for what it can do itself."""
+        self._coming = True
         self.running -= 1
         if lane.phase == "running":
             lane.phase = "idle"

@@ -408,3 +408,39 @@ def test_slices_of_several_partitions_run_at_once_each_exactly_once(ends: str, e
         committed = crew.broker.committed.get((TOPIC, partition), 0)
         first_left = min(set(range(length + 1)) - set(offsets))
         assert committed == first_left, "not all that was done without a gap is committed, or more than that"
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_are_called_one_by_one_and_all_of_them_where_handlers_wait(threads: int) -> None:
+    """Each that finds a lane calls the next as long as there are more: so many jobs run at once as there are threads."""
+    dispatcher = Dispatcher(time.monotonic)
+    plan = make_plan(handler=print, topics=("orders",), backoff=Backoff())
+    lanes = [Lane(None, plan, "orders", number, 0, 0) for number in range(threads)]  # type: ignore[arg-type]
+    together = threading.Barrier(threads)
+    rounds = [0] * threads
+
+    def work() -> None:
+        while (lane := dispatcher.next()) is not None:
+            assert isinstance(lane, Lane)
+            together.wait(timeout=30.0)
+            lane.take()
+            with dispatcher.lock:
+                rounds[lane.partition] += 1
+                dispatcher.done(lane)
+                dispatcher.offer(lane, time.monotonic())
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for number in range(50):
+        with dispatcher.lock:  # what the poller does after a fetch
+            for lane in lanes:
+                lane.append([record(number, lane.partition)])
+                dispatcher.offer(lane, time.monotonic())
+        with dispatcher.lock:
+            assert dispatcher.rested.wait_for(lambda done=number + 1: min(rounds) == done, timeout=30.0)  # type: ignore[misc]
+    dispatcher.end()
+    for worker in workers:
+        worker.join(30.0)
+
+    assert rounds == [50] * threads
