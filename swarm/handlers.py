@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from swarm.consumer import Consumer
 from swarm.errors import ConfigurationError
 from swarm.lane import Lane, Runner
-from swarm.message import Message, Messages
+from swarm.message import Message, Messages, Plain
 from swarm.plan import Plan
 from swarm.virtual import Slice
 
@@ -22,6 +23,9 @@ Await = Callable[[Coroutine[Any, Any, Any]], Any]
 
 Around = Callable[[Callable[[Any], Any], bool], Callable[[Any], Any]]
 """Makes of a handler (and whether it is async) another one that does something before and after it (`swarm.tracing`)."""
+TURN: Final = 0.001
+"""Seconds after which an async `each` lets other partitions have the event loop, though its handler never waits. A turn of the loop
+costs as much as some hundred messages of a handler that does nothing."""
 
 _HOOKS = ("on_assigned", "on_revoked", "on_idle", "on_tick", "on_shutdown")
 
@@ -119,7 +123,13 @@ def _each(plan: Plan, handler: Callable[[Message], Any], wait: Await) -> Runner:
                 break
             if lane.blamed and (failed := lane.blamed.get(raw.offset())):
                 lane.attempt = attempt = failed + 1
-            result = handler(Message(raw, deserializer, attempt))
+            if deserializer is None:  # as `swarm.message.Plain` says; a call for each message would cost what it saves
+                message: Message = Plain()
+                message._raw = raw
+                message.attempt = attempt
+            else:
+                message = Message(raw, deserializer, attempt)
+            result = handler(message)
             if result is not None and hasattr(result, "__await__"):
                 wait(result)
             done += 1
@@ -147,12 +157,19 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
 
     async def all_of(lane: Lane | Slice, raws: list[Any], attempt: int) -> int:
         done = 0
+        pause_at = monotonic() + TURN
         for raw in raws:
             if lane.suppress or (lane.halt and may_halt):
                 break
             if lane.blamed and (failed := lane.blamed.get(raw.offset())):
                 lane.attempt = attempt = failed + 1
-            await handler(Message(raw, deserializer, attempt))
+            if deserializer is None:
+                message: Message = Plain()
+                message._raw = raw
+                message.attempt = attempt
+            else:
+                message = Message(raw, deserializer, attempt)
+            await handler(message)
             done += 1
             if lane.suppress:
                 continue  # type: ignore[unreachable]  # the handler has asked to pause or seek
@@ -166,8 +183,9 @@ def _each_async(plan: Plan, handler: Callable[[Message], Coroutine[Any, Any, Any
             lane.retry_from = end
             if attempt > 1 and end >= lane.repeat_end:
                 lane.attempt = attempt = 1
-            if done % 64 == 0:
+            if done % 16 == 0 and monotonic() >= pause_at:
                 await asyncio.sleep(0)  # a handler that never waits must not starve the other partitions
+                pause_at = monotonic() + TURN
         return done
 
     return lambda lane, raws, attempt: wait(all_of(lane, raws, attempt))
