@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from swarm.errors import ConfigurationError
 from swarm.message import Record
@@ -52,9 +52,8 @@ UNKNOWN: int = -1001
 """librdkafka's OFFSET_INVALID: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a lane stood before a run."""
+class Standing(NamedTuple):
+    """Where a lane stood before a run. (Made for each run: a frozen dataclass takes six times as long.)"""
 
     frontier: int
     retry_from: int

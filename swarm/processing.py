@@ -565,7 +565,7 @@ class Processor:
         with self._dispatcher.lock:
             lane.settle_slices(division, bool(failed))
             undone_offsets = {record.offset() for record in lane.again}
-            done = [record for record in batch if record.offset() not in undone_offsets]
+            done = [record for record in batch if record.offset() not in undone_offsets] if undone_offsets else batch
             lane.handled = handled_before + len(done)
             if failure is None:
                 self._rest(lane, len(done), seconds)

@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -267,12 +268,7 @@ class Scoreboard:
 
     def _observe(self, histogram: str, value: float) -> None:
         at = self._histogram_at[histogram]
-        bucket = 0
-        for bound in HISTOGRAMS[histogram]:
-            if value <= bound:
-                break
-            bucket += 1
-        self.ints[at + bucket] += 1
+        self.ints[at + bisect_left(HISTOGRAMS[histogram], value)] += 1
         self.floats[at + 16] += value
         self.ints[at + 17] += 1
 

@@ -48,8 +48,9 @@ def split(
         home[key] = least
         sizes[least] += count
     slices: list[list[Record]] = [[] for _ in sizes]
+    put = {key: slices[number].append for key, number in home.items()}
     for record, key in zip(records, keys, strict=True):
-        slices[home[key]].append(record)
+        put[key](record)
     return slices
 
 
@@ -116,11 +117,15 @@ class Slice:
     def undone(self) -> list[Record]:
         """What runs again."""
         start = self.retry_from
+        if self.records[-1].offset() < start:
+            return []
         return [record for record in self.records if record.offset() >= start]
 
     def first_unmarked(self, end: int) -> int:
         """Offset of the first message of this slice that is not done; `end` where all are."""
         frontier = self.frontier
+        if self.records[-1].offset() < frontier:
+            return end
         return next((record.offset() for record in self.records if record.offset() >= frontier), end)
 
 
