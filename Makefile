@@ -95,8 +95,28 @@ scale: venv ## What deaths and rollouts cost two thousand workers on a hundred h
 	@$(RUN) -m tests.support.fleet
 
 .PHONY: bench
-bench: venv kafka ## Throughput, takeover after a kill, idle costs
-	$(RUN) benchmarks/run.py
+bench: venv kafka peers ## Everything of docs/benchmarks.md, some 25 minutes; writes benchmarks/results and the README's table
+	$(RUN) benchmarks/run.py --save
+
+.PHONY: bench-quick
+bench-quick: venv kafka ## A minute: fails where ratios to the bare client, or counted calls, show a clear loss
+	$(RUN) benchmarks/run.py --quick
+
+.PHONY: bench-report
+bench-report: venv ## The tables and plots of the saved results anew, measuring nothing
+	$(RUN) benchmarks/run.py --report
+
+# One each, for what they depend on excludes each other. One that cannot be had does not end the benchmarks: it is named there.
+.PHONY: peers
+peers: venv ## The other consumers that benchmarks compare with, in build/peers, at the versions of benchmarks/peers
+	@for list in benchmarks/peers/*.txt; do \
+		peer=build/peers/$$(basename $$list .txt); \
+		cmp -s $$list $$peer/installed && continue; \
+		echo "$$peer"; \
+		{ $(PYTHON) -m venv --clear --without-pip $$peer \
+			&& $(PYTHON) -m pip --python $$peer/bin/python install -q --no-deps -r $$list \
+			&& cp $$list $$peer/installed; } || { echo "$$peer could not be installed" >&2; rm -rf $$peer; }; \
+	done
 
 .PHONY: broker
 broker: venv kafka ## A real Apache Kafka on port 9092 (or PORT=…), until ^C

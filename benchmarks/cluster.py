@@ -28,20 +28,21 @@ def cluster(bootstrap: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def topic(bootstrap: str, purpose: str) -> Iterator[str]:
-    """A topic of its own with six partitions, removed at the end."""
+def topic(bootstrap: str, purpose: str, partitions: int = PARTITIONS) -> Iterator[str]:
+    """A topic of its own, removed at the end."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
     name = f"benchmark-{purpose}-{uuid.uuid4().hex[:8]}"
-    admin.create_topics([NewTopic(name, PARTITIONS)])[name].result(timeout=30)
+    admin.create_topics([NewTopic(name, partitions)])[name].result(timeout=30)
     try:
         yield name
     finally:
         admin.delete_topics([name])[name].result(timeout=30)
 
 
-def fill(bootstrap: str, name: str, messages: int) -> None:
-    """As many messages, spread evenly; blocks until the broker has them. Random bytes, not compressed."""
+def fill(bootstrap: str, name: str, messages: int, partitions: int = PARTITIONS) -> None:
+    """As many messages, spread evenly, with keys; blocks until the broker has them. Random bytes, not compressed."""
     refused: list[object] = []
+    keys = [b"key-%04d" % number for number in range(997)]
     values = [os.urandom(SIZE) for _ in range(256)]
     producer = Producer(
         {
@@ -53,7 +54,7 @@ def fill(bootstrap: str, name: str, messages: int) -> None:
         }
     )
     for number in range(messages):
-        producer.produce(name, value=values[number % 256], partition=number % PARTITIONS)
+        producer.produce(name, value=values[number % 256], key=keys[number % 997], partition=number % partitions)
         if number % 1000 == 0:
             producer.poll(0)
     left = producer.flush(120)

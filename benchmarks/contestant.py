@@ -9,18 +9,29 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from swarm.config.schema import Settings
 from tests.support.daemon import SWARMCTL, Daemon
 from tests.support.ports import free_port
 from tests.support.project import merged, toml
 from tests.support.tether import tethered
-from tests.support.waiting import wait_for
 
 HERE = Path(__file__).resolve().parent / "contestants"
+PEERS = HERE.parents[1] / "build" / "peers"
+"""Where `make peers` has put the others, each with its own virtual environment: their dependencies exclude each other."""
+
+
+SECTIONS = frozenset(Settings.model_fields)
+"""A setting of a section that this version does not have yet is left out."""
+
+
+class Failed(Exception):
+    """A contestant cannot run, or did not come to an end: the text says why."""
 
 
 @contextmanager
@@ -70,25 +81,52 @@ def properties(app: str, place: Path, bootstrap: str, environment: Mapping[str, 
 
 
 @contextmanager
-def program(name: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`contestants/NAME.py`; ended with the context."""
-    process = subprocess.Popen(
-        tethered([sys.executable, str(HERE / f"{name}.py")], signal.SIGKILL),
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-    )
+def program(
+    name: str, environment: Mapping[str, str], peer: str = "", errors: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`contestants/NAME.py`, with the Python of a peer's virtual environment if one is named; ended, with all that it started, with
+    the context. Raises Failed where the peer is not installed."""
+    python = PEERS / peer / "bin" / "python" if peer else Path(sys.executable)
+    if not python.exists():
+        raise Failed("not installed (make peers says why)")
+    with open(errors or os.devnull, "ab") as stderr:
+        process = subprocess.Popen(
+            tethered([str(python), str(HERE / f"{name}.py")], signal.SIGKILL),
+            env={**os.environ, **environment, "PYTHONPATH": str(HERE)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if errors else None,
+            stderr=stderr if errors else None,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def result(path: Path, within: float = 300.0) -> dict[str, Any]:
-    """What a contestant's tally has written; blocks until it is there."""
-    wait_for(path.exists, within, f"the contestant to be through: {path.name}")
+def result(path: Path, within: float, runs: Callable[[], bool], story: Callable[[], str]) -> dict[str, Any]:
+    """What a contestant's tally has written; blocks until it is there. Raises Failed where it ended before, or takes too long."""
+    deadline = time.monotonic() + within
+    while not path.exists():
+        if not runs():
+            raise Failed(f"it ended by itself: {_last_line(story())}")
+        if time.monotonic() > deadline:
+            raise Failed(f"not through within {within:g} s: {_last_line(story())}")
+        time.sleep(0.02)
     found: dict[str, Any] = json.loads(path.read_text())
     return found
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def bare_properties(same: Mapping[str, Any]) -> dict[str, Any]:
+    """The swarm's, but for what only its runtime can live with: it resolves the start of a group itself."""
+    return {key: value for key, value in same.items() if key != "group.instance.id"} | {"auto.offset.reset": "earliest"}
 
 
 def _configured(
@@ -107,7 +145,7 @@ def _configured(
         "kafka": {"bootstrap.servers": bootstrap},
         "observer": {"port": free_port()},
     }
-    chosen = merged(defaults, settings)
+    chosen = merged(defaults, {section: values for section, values in settings.items() if section in SECTIONS})
     config = project / "swarm.toml"
     config.write_text(toml(chosen))
     return config, chosen

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import os
 import signal
-import statistics
 import time
 import uuid
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import contestant
 from cluster import PARTITIONS, topic
+from figures import spread
 
 from tests.support.daemon import Daemon
 
@@ -57,10 +57,10 @@ def measure(bootstrap: str, kills: int, say: Callable[[str], None]) -> dict[str,
         "partitions": PARTITIONS,
         "messages_per_second": RATE,
         "kills": kills,
-        "first": _spread([each["first"] for each in found]),
-        "all": _spread([each["all"] for each in found]),
-        "forked": _spread([each["forked"] for each in found]),
-        "assigned": _spread([each["assigned"] for each in found]),
+        "first": spread([each["first"] for each in found]),
+        "all": spread([each["all"] for each in found]),
+        "forked": spread([each["forked"] for each in found]),
+        "assigned": spread([each["assigned"] for each in found]),
         "rebalances_of_others": sum(each["rebalances_of_others"] for each in found),
         "runs": found,
     }
@@ -73,8 +73,14 @@ class Journal:
         self.path = path
         self._read = 0
 
+    def forget(self) -> None:
+        """What is there so far is of no interest."""
+        self.lines()
+
     def lines(self) -> list[tuple[float, int, int]]:
         """(monotonic time, partition, pid) of the batches since the last call."""
+        if not self.path.exists():
+            return []
         with self.path.open("rb") as file:
             file.seek(self._read)
             fresh = file.read()
@@ -134,7 +140,3 @@ def _all_shared(daemon: Daemon) -> bool:
 def _sound(daemon: Daemon, index: int) -> bool:
     worker = daemon.workers()[index]
     return bool(worker["assignment"]) and worker["state"] == "running" and worker["uptime"] > 2 * SOUND
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}

@@ -1,94 +1,131 @@
-"""Messages a second of one worker, and of a bare loop with the same properties, in turn. Figures only; prints nothing.
+"""Messages a second of every contestant of the field, in turn, on the same messages. Figures only; prints nothing.
 
-Each run has all contestants, one after the other and in rotating order, on the same messages; ratios are taken within a run,
-so that a machine that becomes slower meanwhile does not decide.
+Each run has all contestants, one after the other and in rotating order; ratios are taken within a run, so that a machine that
+becomes slower meanwhile does not decide. One that fails does not end the run: it is named with its reason.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import contestant
 from cluster import PARTITIONS, SIZE, fill, topic
+from contestant import Failed
+from field import FIELD, MEASURE, Contestant
+from figures import ratios, spread
 
-SWARMS = ("batch", "values", "each")
-RAWS = ("raw", "raw_defaults")
+WITHIN = 60.0
+"""Seconds after which a contestant has failed."""
 
 
-def measure(bootstrap: str, messages: int, runs: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    bootstrap: str, messages: int, runs: int, say: Callable[[str], None], field: Sequence[Contestant] = FIELD
+) -> dict[str, Any]:
     """Every contestant `runs` times."""
-    with topic(bootstrap, "throughput") as name, contestant.folder() as place:
+    with (
+        topic(bootstrap, "throughput") as name,
+        topic(bootstrap, "copies") as out,
+        contestant.folder() as place,
+    ):
         say(f"throughput: writing {messages:,} messages of {SIZE} bytes")
         fill(bootstrap, name, messages)
-        environment = {"BENCHMARK_TOPIC": name, "BENCHMARK_MESSAGES": str(messages)}
-        same = contestant.properties("batch", place, bootstrap, environment)
-        raw = _raw_properties(same)
-        defaults = {"bootstrap.servers": bootstrap, "auto.offset.reset": "earliest"}
-        once = {
-            "raw": lambda: _raw(raw, place, environment),
-            "raw_defaults": lambda: _raw(defaults, place, environment),
-            **{app: _swarm(app, place, bootstrap, environment) for app in SWARMS},
-        }
-        say("throughput: warming up")
-        once["raw"]()  # not counted: the broker's code is compiled and the messages are in memory after it
-
-        results: dict[str, list[dict[str, Any]]] = {each: [] for each in once}
+        environment = {"BENCHMARK_TOPIC": name, "BENCHMARK_OUT": out, "BENCHMARK_BOOTSTRAP": bootstrap}
+        same = contestant.bare_properties(contestant.properties("batch", place, bootstrap, environment))
+        start = Start(place, bootstrap, environment, same)
+        start(field[0], messages)  # not counted: the broker's code is compiled and the messages are in memory after it
+        results: dict[str, list[dict[str, Any]]] = {each.name: [] for each in field}
+        failures: dict[str, str] = {}
         for run in range(runs):
-            order = list(once)[run % len(once) :] + list(once)[: run % len(once)]
+            order = list(field)[run % len(field) :] + list(field)[: run % len(field)]
             for each in order:
-                results[each].append(once[each]())
-                rate = messages / results[each][-1]["seconds"]
-                say(f"throughput: run {run + 1} of {runs}, {each}: {rate:,.0f} messages/s")
+                if each.name in failures:
+                    continue
+                try:
+                    found = start(each, max(1000, int(messages * each.share)))
+                except Failed as error:
+                    failures[each.name] = str(error)
+                    say(f"throughput: run {run + 1} of {runs}, {each.name}: failed: {error}")
+                    continue
+                results[each.name].append(found)
+                rate = found["messages"] / found["seconds"]
+                say(f"throughput: run {run + 1} of {runs}, {each.name}: {rate:,.0f} messages/s")
     return {
         "messages": messages,
         "bytes": SIZE,
         "partitions": PARTITIONS,
-        "properties": {key: value for key, value in raw.items() if key not in {"bootstrap.servers", "group.id"}},
-        "contestants": {each: _summary(found, results["raw"]) for each, found in results.items()},
+        "properties": {key: value for key, value in same.items() if key not in {"bootstrap.servers", "group.id"}},
+        "contestants": {
+            each.name: _summary(each, results[each.name], results.get(MEASURE.get(each.form, ""), []))
+            for each in field
+            if results[each.name] and each.name not in failures
+        },
+        "failed": failures,
     }
 
 
-def _raw_properties(same: dict[str, Any]) -> dict[str, Any]:
-    """The swarm's, but for what only its runtime can live with: it resolves the start of a group itself."""
-    return {key: value for key, value in same.items() if key != "group.instance.id"} | {"auto.offset.reset": "earliest"}
+class Start:
+    """Runs one contestant from its start to its result, and ends it."""
+
+    def __init__(
+        self,
+        place: Path,
+        bootstrap: str,
+        environment: Mapping[str, str],
+        same: Mapping[str, Any],
+        within: float = WITHIN,
+    ) -> None:
+        self._place = place
+        self._bootstrap = bootstrap
+        self._environment = dict(environment)
+        self._same = dict(same)
+        self._defaults = {"bootstrap.servers": bootstrap, "auto.offset.reset": "earliest"}
+        self._within = within
+
+    def __call__(self, each: Contestant, messages: int) -> dict[str, Any]:
+        """What its tally has written, with `to_first`: seconds from its start to its first message. Raises Failed."""
+        fresh = uuid.uuid4().hex[:8]
+        path = self._place / f"result-{fresh}"
+        environment = {
+            **self._environment,
+            **each.environment,
+            "BENCHMARK_MESSAGES": str(messages),
+            "BENCHMARK_RESULT": str(path),
+            "BENCHMARK_GROUP": f"group-{fresh}",
+        }
+        began = time.monotonic()
+        if each.kind == "ours":
+            with contestant.swarm(each.script, self._place, self._bootstrap, each.settings, environment) as daemon:
+                found = contestant.result(path, self._within, lambda: daemon.exit_code is None, daemon.story)
+        else:
+            properties = self._same if each.same_properties else self._defaults
+            environment["BENCHMARK_PROPERTIES"] = json.dumps({**properties, "group.id": f"group-{fresh}"})
+            errors = self._place / f"errors-{fresh}"
+            with contestant.program(each.script, environment, each.peer, errors) as process:
+                found = contestant.result(
+                    path, self._within, lambda: process.poll() is None, lambda: errors.read_text(errors="replace")
+                )
+        if "first_at" in found:
+            found["to_first"] = found["first_at"] - began
+        return found
 
 
-def _raw(properties: dict[str, Any], place: Path, environment: dict[str, str]) -> dict[str, Any]:
-    fresh = uuid.uuid4().hex[:8]
-    path = place / f"raw-{fresh}"
-    more = {
-        "BENCHMARK_RESULT": str(path),
-        "BENCHMARK_PROPERTIES": json.dumps(properties | {"group.id": f"raw-{fresh}"}),
-    }
-    with contestant.program("raw", environment | more):
-        return contestant.result(path)
-
-
-def _swarm(app: str, place: Path, bootstrap: str, environment: dict[str, str]) -> Callable[[], dict[str, Any]]:
-    def run() -> dict[str, Any]:
-        path = place / f"{app}-{uuid.uuid4().hex[:8]}"
-        with contestant.swarm(app, place, bootstrap, {}, environment | {"BENCHMARK_RESULT": str(path)}):
-            return contestant.result(path)
-
-    return run
-
-
-def _summary(found: list[dict[str, Any]], raw: list[dict[str, Any]]) -> dict[str, Any]:
-    rates = [each["messages"] / each["seconds"] for each in found]
-    ratios = [pair["seconds"] / each["seconds"] for each, pair in zip(found, raw, strict=True)]
-    return {
-        "messages_per_second": _spread(rates),
-        "ratio_to_raw": _spread(ratios),
-        "cpu_seconds": _spread([each["cpu_seconds"] for each in found]),
-        "peak_memory": _spread([each["peak_memory"] for each in found]),
+def _summary(each: Contestant, found: list[dict[str, Any]], measure: list[dict[str, Any]]) -> dict[str, Any]:
+    rates = [run["messages"] / run["seconds"] for run in found]
+    summary: dict[str, Any] = {
+        "kind": each.kind,
+        "form": each.form,
+        "messages_per_second": spread(rates),
+        "cpu_seconds_per_million": spread([run["cpu_seconds"] / run["messages"] * 1e6 for run in found]),
+        "peak_memory": spread([run["peak_memory"] for run in found]),
+        "to_first": spread([run["to_first"] for run in found]),
         "runs": found,
     }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+    if measure:
+        summary["compared_with"] = MEASURE[each.form]
+        summary["ratio"] = spread(ratios(rates, [run["messages"] / run["seconds"] for run in measure]))
+    return summary
