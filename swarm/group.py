@@ -532,9 +532,17 @@ class Group:
         assert self._client is not None
         self._board.add(REBALANCES)
         self._refresh_membership()  # of the generation that the partitions are given in
+        early = self._client.new_protocol
+        if early:
+            # Until they are taken up, librdkafka tells the broker of what we had before. If it has to tell it in full meanwhile (a
+            # connection broke), the broker takes that for a revocation, and gives them to somebody else at once (docs/design.md).
+            self._client.take_up((*key, UNKNOWN) for key in partitions)
         starts = self._starts(partitions, TOPIC_PATIENCE)
         self._make_lanes(starts)
-        self._client.take_up((*key, starts.get(key, UNKNOWN)) for key in partitions)
+        if early:
+            self._client.begin((*key, offset) for key, offset in starts.items())
+        else:
+            self._client.take_up((*key, starts.get(key, UNKNOWN)) for key in partitions)
         self._startless.update(key for key in partitions if key not in starts)
         self._ask_at = self._ask_delay = 0.0
         self._begin(starts)

@@ -180,6 +180,7 @@ class FakeClient:
     """What `swarm.client.Client` is to a group."""
 
     is_member = True
+    new_protocol = False
 
     def __init__(self, kafka: FakeKafka, group: str, callbacks: Callbacks) -> None:
         self._kafka = kafka

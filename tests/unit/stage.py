@@ -143,6 +143,7 @@ class FakeClient:
     """What `swarm.client.Client` is to a group."""
 
     is_member: bool = True
+    new_protocol: bool = False
 
     def __init__(self, broker: Broker, callbacks: Group) -> None:
         self.broker = broker

@@ -1,0 +1,98 @@
+"""group.protocol=consumer: what is given is taken up, and so acknowledged, before anybody asks where it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from swarm.plan import make_plan
+from tests.unit.stage import TOPIC, FakeClient, Stage, on_stage
+
+UNKNOWN = -1001
+
+
+class Watched(FakeClient):
+    """Notes in which order it is asked."""
+
+    silent = False
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.broker, stage.group)
+        self.asked: list[Any] = []
+
+    def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        starts = list(starts)
+        self.asked.append(("take up", [start for *_, start in starts]))
+        super().take_up(starts)
+        self.paused.update((t, p) for t, p, start in starts if start < 0)
+
+    def resolve(
+        self, partitions: Sequence[tuple[str, int]], edges: Mapping[str, str], timeout: float
+    ) -> dict[tuple[str, int], int]:
+        self.asked.append("resolve")
+        if self.silent:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return super().resolve(partitions, edges, timeout)
+
+    def begin(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        starts = list(starts)
+        self.asked.append(("begin", [start for *_, start in starts]))
+        for topic, partition, offset in starts:
+            self.position[(topic, partition)] = offset
+            self.paused.discard((topic, partition))
+
+    def fetch_again(self, stopped: tuple[str, int], assignment: Sequence[tuple[str, int, int]]) -> None:
+        self.begin(start for start in assignment if start[:2] == stopped)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_member_of_the_new_protocol_takes_up_first_and_asks_then(new: bool) -> None:
+    """While it asked, a heartbeat that has to be repeated would tell of what it held before. The classic protocol knows when."""
+    runs: list[int] = []
+
+    with on_stage(make_plan(handler=lambda m: runs.append(m.first_offset), topics=(TOPIC,)), range(4)) as stage:
+        client = stage.client = stage.group._client = cast(Any, Watched(stage))
+        client.new_protocol = new
+        stage.broker.committed[(TOPIC, 0)] = 2
+        stage.assign()
+        stage.settle()
+
+        early = [("take up", [UNKNOWN]), "resolve", ("begin", [2])]
+        assert client.asked == (early if new else ["resolve", ("take up", [2])])
+        assert runs == [2]
+
+
+def test_a_start_that_nobody_can_say_at_once_is_asked_for_later() -> None:
+    """The partitions stay taken up and paused meanwhile, and are not taken up again."""
+    runs: list[int] = []
+
+    with on_stage(make_plan(handler=lambda m: runs.append(m.first_offset), topics=(TOPIC,)), range(4)) as stage:
+        client = stage.client = stage.group._client = cast(Any, Watched(stage))
+        client.new_protocol = True
+        client.silent = True
+        stage.group._clock = iter_clock(stage)
+        stage.broker.committed[(TOPIC, 0)] = 1
+        stage.group.on_assigned([(TOPIC, 0)])
+        assert (TOPIC, 0) not in stage.group.lanes
+        assert runs == []
+
+        client.silent = False
+        stage.now += 1
+        stage.settle()
+
+        done = [what for what in client.asked if what not in ("resolve", ("begin", []))]
+        assert done == [("take up", [UNKNOWN]), ("begin", [1])]
+        assert runs == [1]
+
+
+def iter_clock(stage: Stage) -> Any:
+    """Time passes with each look at it, so that waiting ends."""
+
+    def clock() -> float:
+        stage.now += 0.5
+        return stage.now
+
+    return clock
