@@ -80,7 +80,7 @@ example: venv kafka ## The flights example whole: 336,776 messages, two kills on
 
 .PHONY: chaos
 chaos: venv kafka ## Accidents on three real brokers for SECONDS=600 with SEED=1, then a balance
-	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
+	$(RUN) tests/chaos/run.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1) $(if $(RATE),--rate $(RATE)) $(if $(CATCH_UP),--catch-up $(CATCH_UP))
 
 .PHONY: soak
 soak: venv kafka ## Workers that leak, hang, crash and stall for SECONDS=1800, and what their supervisor holds

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,11 @@ _KEPT = ROOT / "build" / "chaos"
 
 
 class Source(threading.Thread):
-    """Writes bursts of numbered messages, each to one partition, about `RATE` a second, until `enough`; around the proxies."""
+    """Writes bursts of numbered messages, each to one partition, about `rate` a second, until `enough`; around the proxies."""
 
-    def __init__(self, bootstrap: str, seed: int) -> None:
+    def __init__(self, bootstrap: str, seed: int, rate: float) -> None:
         super().__init__(name="source", daemon=True)
+        self._rate = rate
         self._chance = random.Random(f"{seed} source")
         self._producer = Producer(
             {
@@ -77,7 +79,7 @@ class Source(threading.Thread):
             for _ in range(self._chance.randint(1, 20)):
                 self._produce(topic, partition)
             self._producer.poll(0)
-            self.enough.wait(max(0.0, begin + self.produced / RATE - time.monotonic()))
+            self.enough.wait(max(0.0, begin + self.produced / self._rate - time.monotonic()))
 
     def _produce(self, topic: str, partition: int) -> None:
         what = self._chance.choices(["plain", "poison", "lengthy"], [400, 1, 1])[0]
@@ -132,7 +134,15 @@ class Sampler(threading.Thread):
 # -- a run ---------------------------------------------------------------------------------------------
 
 
-def run(seconds: float, seed: int, groups: Sequence[str], tracks: Sequence[str], keep: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a machine is asked for. rate: messages/s, each for every group; catch_up: s that the swarm gets for the rest at the end."""
+
+    rate: float = RATE
+    catch_up: float = CATCH_UP
+
+
+def run(seconds: float, seed: int, groups: Sequence[str], tracks: Sequence[str], load: Load, keep: bool) -> int:
     """One run; prints its balance and returns the exit code."""
     _make_pids_unique()
     plan = schedule(seed, seconds, tracks)
@@ -148,7 +158,7 @@ def run(seconds: float, seed: int, groups: Sequence[str], tracks: Sequence[str],
             findings = Findings()
             world = _prepare(folder, cluster, groups, say)
             try:
-                figures = _go(world, cluster, plan, seconds, seed, groups, findings)
+                figures = _go(world, cluster, plan, seconds, seed, groups, load, findings)
             except BaseException:
                 world.end()
                 _keep(world, seed, data=False)
@@ -179,10 +189,11 @@ def _go(
     seconds: float,
     seed: int,
     groups: Sequence[str],
+    load: Load,
     findings: Findings,
 ) -> dict[str, Any]:
     world.daemons_begin()
-    source = Source(cluster.direct, seed)
+    source = Source(cluster.direct, seed, load.rate)
     samplers = [Sampler(cluster.direct, group) for group in groups]
     source.start()
     for sampler in samplers:
@@ -194,7 +205,7 @@ def _go(
         produced = _by_place(contents(message for topic in TOPICS for message in cluster.read_all(topic)))
         _check_source(produced, source)
         healed = time.monotonic()
-        caught_up = _catch_up(cluster, groups, produced, findings)
+        caught_up = _catch_up(cluster, groups, produced, load.catch_up, findings)
     finally:
         source.enough.set()
         for sampler in samplers:
@@ -226,12 +237,16 @@ def _check_source(produced: Mapping[Place, Sequence[Content]], source: Source) -
 
 
 def _catch_up(
-    cluster: Cluster, groups: Sequence[str], produced: Mapping[Place, Sequence[Content]], findings: Findings
+    cluster: Cluster,
+    groups: Sequence[str],
+    produced: Mapping[Place, Sequence[Content]],
+    within: float,
+    findings: Findings,
 ) -> float | None:
     """Waits until every group has committed everything; returns when that was."""
     wanted = {place: len(messages) for place, messages in produced.items() if messages}
     late = list(groups)
-    deadline = time.monotonic() + CATCH_UP
+    deadline = time.monotonic() + within
     while True:
         late = [group for group in late if _missing(cluster, group, wanted) or not _settled(cluster, group)]
         if not late:
@@ -393,6 +408,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--groups", default=",".join(SEMANTICS), help="of %(default)s")
     parser.add_argument("--tracks", default=",".join(TRACKS), help="what has accidents, of %(default)s")
+    parser.add_argument("--rate", type=float, default=RATE, help="messages a second (default: %(default)g)")
+    parser.add_argument("--catch-up", type=float, default=CATCH_UP, help="seconds for the rest (default: %(default)g)")
     parser.add_argument("--plan", action="store_true", help="only print what would happen when")
     parser.add_argument("--keep", action="store_true", help="keep the evidence of a good run too")
     options = parser.parse_args()
@@ -400,7 +417,8 @@ def main() -> int:
     if options.plan:
         print(*schedule(options.seed, options.seconds, tracks), sep="\n")
         return 0
-    return run(options.seconds, options.seed, options.groups.split(","), tracks, options.keep)
+    load = Load(options.rate, options.catch_up)
+    return run(options.seconds, options.seed, options.groups.split(","), tracks, load, options.keep)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class World:
         """Starts the first one and returns when it runs."""
         self._begin = time.monotonic()
         self._start("first")
-        self.daemons["first"].until_running()
+        self.daemons["first"].until_running(180)
 
     def _at(self, at: float, step: Callable[[], None]) -> None:
         heapq.heappush(self._steps, (at, next(self._number), step))
