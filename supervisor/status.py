@@ -109,9 +109,10 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
         "restarts_by_reason": worker.restarts_by_reason,
         "restart_in": max(0.0, worker.restart_at - now) if not alive and not supervisor.stopping else None,
         "last_exit": worker.last_exit,
-        "report_age": now - board.report_at if alive and board.report_at else None,
-        "poll_age": now - min(polls) if polls else None,
-        "job_age": max((now - job.started_at for job in jobs), default=None),
+        # Never below 0: a worker may have written since we took the time, while the memory of others was measured.
+        "report_age": max(0.0, now - board.report_at) if alive and board.report_at else None,
+        "poll_age": max(0.0, now - min(polls)) if polls else None,
+        "job_age": max((max(0.0, now - job.started_at) for job in jobs), default=None),
         "messages": int(board.ints[MESSAGES]),
         "batches": int(board.ints[BATCHES]),
         "errors": int(board.ints[ERRORS]),

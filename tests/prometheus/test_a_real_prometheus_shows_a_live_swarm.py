@@ -79,7 +79,11 @@ class Prometheus:
                  f"--web.listen-address=127.0.0.1:{self._port}"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        wait_for(lambda: self.query("up == 1"), 60, "the first scrape", (folder / "prometheus.log").read_text)
+        try:
+            wait_for(lambda: self.query("up == 1"), 60, "the first scrape", (folder / "prometheus.log").read_text)
+        except BaseException:
+            self.close()
+            raise
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """The instant vector; [] also while Prometheus is not up."""
