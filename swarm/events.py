@@ -276,7 +276,8 @@ class DrainOverdue(Event):
 
 @dataclass(frozen=True, slots=True)
 class Subscribed(Event):
-    """A worker has made its client for a subscription: what its messages are promised. `marks`: the handler may mark as it goes."""
+    """A worker has made its client for a subscription: what its messages are promised. `marks`: the handler may mark as it goes.
+    `protocol`: of its group, `classic` or `consumer`."""
 
     LEVEL = "debug"
 
@@ -289,6 +290,7 @@ class Subscribed(Event):
     virtual_partitions: bool
     long_running: bool
     marks: bool
+    protocol: str = "classic"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,9 @@ class Group:
         self._client = Client(self._properties, self._topics, self)
         if self._bus.wants(events.Subscribed):
             for plan in self.plans:
-                self._bus.publish(_subscribed(self.name, plan))
+                self._bus.publish(
+                    _subscribed(self.name, plan, str(self._properties.get("group.protocol", "classic")).lower())
+                )
 
     def run(self) -> None:
         """Poll until the stop, then drain, commit and close. What it raises replaces the worker."""
@@ -1011,7 +1013,7 @@ def _sight(lane: Lane, now: float, *, fetching: bool) -> Sight:
     )
 
 
-def _subscribed(group: str, plan: Plan) -> events.Subscribed:
+def _subscribed(group: str, plan: Plan, protocol: str) -> events.Subscribed:
     marks = plan.each or plan.exactly_once or inspect.isclass(plan.handler) or wants_consumer(plan.handler)
     return events.Subscribed(
         group,
@@ -1023,6 +1025,7 @@ def _subscribed(group: str, plan: Plan) -> events.Subscribed:
         plan.virtual_partitions is not None,
         plan.long_running,
         marks,
+        protocol,
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from typing import Any, Final
 
+from swarm.testing import hand_over
+from swarm.testing.hand_over import elapsed
 from swarm.testing.judgement import judge, judge_outputs
 from swarm.testing.ledger import EVERYTHING, Assignment, Cause, Key, Partition, Process, Run, Suspicion
 from swarm.testing.ranges import Range, Ranges, shown
@@ -272,7 +273,7 @@ class Checker:
 
     def _ran_until_then(self, run: Run | None, seconds: float) -> bool:
         """Whether a run was going on when a release began that took so many seconds."""
-        return run is not None and (not run.closed or _seconds(run.ended_at, self._at) <= seconds + RELEASE_MARGIN)
+        return run is not None and (not run.closed or elapsed(run.ended_at, self._at) <= seconds + RELEASE_MARGIN)
 
     def _release(
         self, partition: Partition, assignment: Assignment, how: str, cause: str, seconds: float = 0.0
@@ -285,6 +286,8 @@ class Checker:
             # Asked to end before its first message, it says nothing: there is nothing to say.
             partition.handled.cut(run.first, run.end)
         cause = cause or assignment.cause or process.trouble
+        if not cause and how == "revoked" and hand_over.given_away(partition, assignment, self._at, seconds):
+            assignment.given_away, cause = True, hand_over.CAUSE
         if not cause and assignment.overlaps and self._hasty_broker:
             cause = "the broker handed it on before it was given up"
         if not cause and assignment.given_up:
@@ -303,7 +306,7 @@ class Checker:
         process.holds.pop(partition.key, None)
         process.former[partition.key] = assignment
         # One that was lost again at once was told of it late: it had been frozen.
-        others = [other for other in assignment.overlaps if not other.in_vain]
+        others = [other for other in assignment.overlaps if not other.in_vain and not other.given_away]
         if others and not cause and not assignment.refused:
             self._violation(
                 "one_owner",
@@ -355,7 +358,7 @@ class Checker:
         partition, former = self._partitions.get(key), process.former.get(key)
         if partition is not None and former is not None and (former.run is None or former.run.closed):
             unwaited = former.end == "lost" or (former.end == "revoked" and partition.semantics.long_running)
-            if unwaited and _seconds(former.ended_at, self._at) <= LATE_START:
+            if unwaited and elapsed(former.ended_at, self._at) <= LATE_START:
                 # Its thread had the messages in hand already. One run, and at once.
                 former.run = Run(self._number, self._at, former, first, end, event["count"], event["attempt"])
                 partition.torn.append(former.run)
@@ -551,6 +554,9 @@ class Checker:
     def _on_offsets_committed(self, event: Event) -> None:
         self._judged_debug = True
         process = self._process(event)
+        for key, held in process.holds.items():
+            if key[0] == event["group"]:
+                held.answered = held.answered or self._at
         for topic, number, offset in event["offsets"]:
             key = (event["group"], topic, number)
             partition = self._partitions.get(key)
@@ -681,6 +687,8 @@ class Checker:
                 why = why or "not marked (manual offsets)"
             if not why and assignment.end and later.assignment.in_vain:
                 why = "by a worker that had lost the partition before"
+            if not why and assignment.end and later.assignment.given_away:
+                why = hand_over.CAUSE
             if why:
                 for low, high in open_:
                     self.repeated[why] += high - low
@@ -773,11 +781,3 @@ class Checker:
 def _without(start: int, end: int, first: int, last: int) -> list[Range]:
     """`start` to `end` - 1 without `first` to `last` - 1."""
     return [(low, high) for low, high in ((start, min(end, first)), (max(start, last), end)) if low < high]
-
-
-def _seconds(earlier: str, later: str) -> float:
-    """From one timestamp to another; for ever where one is missing."""
-    try:
-        return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
-    except ValueError:
-        return float("inf")

@@ -87,6 +87,10 @@ class Assignment:
     cause: str = ""
     """Why what was not committed in it may be repeated."""
     given_up: bool = False
+    answered: str = ""
+    """When its process first heard from the coordinator after it began: a commit was confirmed."""
+    given_away: bool = False
+    """Whether it was somebody else's before it could be acknowledged (`hand_over`)."""
     undecided: bool = False
     """Whether the outcome of its last transaction is not known: the broker was asked where to go on."""
     refused: bool = False

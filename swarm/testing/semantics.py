@@ -13,7 +13,7 @@ class Semantics:
     """How the invariants look at one subscription. The default is at-least-once in its strictest form, but that handlers may mark.
 
     marks: messages may be done, and committed, before a run has ended: the handler can mark (a Consumer class, a second parameter,
-    `each`), or the run is a transaction.
+    `each`), or the run is a transaction. new_protocol: `group.protocol=consumer`.
     """
 
     topics: tuple[str, ...] = ()
@@ -24,6 +24,7 @@ class Semantics:
     virtual: bool = False
     long_running: bool = False
     marks: bool = True
+    new_protocol: bool = False
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
@@ -37,6 +38,7 @@ class Semantics:
             virtual=event["virtual_partitions"],
             long_running=event["long_running"],
             marks=event["marks"],
+            new_protocol=event.get("protocol") == "consumer",
         )
 
 
