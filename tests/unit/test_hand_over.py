@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.history import GROUP, TOPIC, History
 
 
@@ -120,7 +122,7 @@ def test_at_most_once_is_not_excused() -> None:
 def test_the_event_says_which_protocol_a_group_has() -> None:
     """Without it, as of an older worker, the strict rule holds."""
     history = hear_of_it(given_away(new_protocol=False))
-    said = {
+    said: dict[str, Any] = {
         "group": GROUP,
         "topics": [TOPIC],
         "pattern": None,
