@@ -24,7 +24,7 @@ from swarm import __version__, events, exits, journal
 from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
-from swarm.selection import chosen_groups, missing_workers
+from swarm.selection import bound, chosen_groups, missing_workers
 from swarm.supervisor import incidents, memory
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
@@ -414,7 +414,8 @@ class Supervisor:
             self._rehearsal.end()
             self._forget_rehearsal()
         try:
-            self._rehearsal = Rehearsal(fixed(self.loaded, self.run_dir))
+            known = bound(chosen_groups(self.app, self.loaded.settings.swarm)) if self.app is not None else None
+            self._rehearsal = Rehearsal(fixed(self.loaded, self.run_dir), known)
         except OSError as error:
             self._refuse_reload(f"the program could not be started: {error.strerror}", connection)
             return

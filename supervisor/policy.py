@@ -206,7 +206,7 @@ Action = Fork | Dump | Terminate | Kill | Finish
 def decide(swarm: SwarmView, limits: Limits, now: float) -> list[Action]:
     """What is to be done now. Called again after each event and each `check_interval`; asking twice does no harm."""
     actions: list[Action] = []
-    planned = any(not w.retired and (w.settling or (w.pid is not None and w.reason in PLANNED)) for w in swarm.workers)
+    planned = any(_is_planned(worker) for worker in swarm.workers)
     for worker in swarm.workers:
         if worker.pid is None:
             exhausted = worker.boot_failures >= BOOT_TRIES and not swarm.ever_came_up  # it waits for the others' tries
@@ -220,6 +220,14 @@ def decide(swarm: SwarmView, limits: Limits, now: float) -> list[Action]:
             actions.append(action)
     finish = _finish(swarm)
     return [finish] if finish is not None else actions
+
+
+def _is_planned(worker: WorkerView) -> bool:
+    """Whether a planned replacement waits for this one: it is being replaced, or has been and is not up yet, or leaves for good (a reload
+    may want fewer workers and replace the others)."""
+    if worker.retired:
+        return worker.pid is not None
+    return worker.settling or (worker.pid is not None and worker.reason in PLANNED)
 
 
 def _finish(swarm: SwarmView) -> Finish | None:

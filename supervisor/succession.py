@@ -32,6 +32,7 @@ HERITAGE: Final = "_KAFKA_SWARM_HERITAGE"
 """The number of the descriptor that holds the heritage. Not SWARM_…: those are settings."""
 REHEARSAL: Final = "_KAFKA_SWARM_REHEARSAL"
 """In a rehearsal: what must not change at a reload, as JSON."""
+Bound = Mapping[str, Mapping[str, int]]
 REHEARSAL_TIMEOUT: Final = 120.0
 """Seconds that new code may take to load."""
 _VERDICT: Final = 3
@@ -108,12 +109,13 @@ def command() -> list[str]:
 class Rehearsal:
     """A child that finds out whether the new code and settings load. `result` is None while it runs."""
 
-    def __init__(self, must_stay: Mapping[str, str]) -> None:
+    def __init__(self, must_stay: Mapping[str, str], bound: Bound | None = None) -> None:
+        """bound: which worker has which partitions where the app says so (`swarm.selection.bound`); None: it is not known."""
         self._out = os.memfd_create("swarm-rehearsal", os.MFD_CLOEXEC)
         self._verdict = os.memfd_create("swarm-verdict", os.MFD_CLOEXEC)
         # The service manager hears of us only, and the metrics' directory is the running swarm's.
         environment = {name: value for name, value in _STARTED_WITH.items() if name not in VARIABLES}
-        environment[REHEARSAL] = json.dumps({"form": _form(), "must_stay": dict(must_stay)})
+        environment[REHEARSAL] = json.dumps({"form": _form(), "must_stay": dict(must_stay), "bound": bound})
         try:
             with _where_we_started():
                 self.process: Process = spawn(command(), environment, self._out, self._verdict)
@@ -156,16 +158,17 @@ def rehearse(load: Callable[[], Loaded]) -> int:
             raise SwarmError(
                 f"this release of kafka-swarm ({__version__}) cannot take over from the running one. Restart the daemon for it."
             )
-        _rehearse(load(), told["must_stay"])
+        _rehearse(load(), told["must_stay"], told.get("bound"))
     except SwarmError as error:
         os.write(_VERDICT, str(error).encode())
         return 1
     return 0
 
 
-def _rehearse(loaded: Loaded, must_stay: Mapping[str, str]) -> None:
+def _rehearse(loaded: Loaded, must_stay: Mapping[str, str], bound: Bound | None) -> None:
     from swarm.config import choose_run_dir
-    from swarm.preflight import check
+    from swarm.preflight import bound_partitions, check
+    from swarm.selection import rebound
 
     for name, value in fixed(loaded, choose_run_dir(loaded.settings)).items():
         if value != must_stay[name]:
@@ -175,6 +178,11 @@ def _rehearse(loaded: Loaded, must_stay: Mapping[str, str]) -> None:
     problems = check(loaded)
     if problems:
         raise SwarmError("\n".join(str(problem) for problem in problems))
+    moved = rebound(bound, bound_partitions(loaded)) if bound is not None else None
+    if moved is not None:
+        raise SwarmError(
+            f"{moved}. While workers are replaced one by one, two would consume it: restart the daemon for that."
+        )
 
 
 def is_rehearsal() -> bool:

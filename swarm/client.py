@@ -210,15 +210,18 @@ def _refusals(partitions: Iterable[TopicPartition]) -> Refusals:
 
 
 class Client:
-    """A member of one consumer group."""
+    """A member of one consumer group; or, where `topics` is None, one who is told its partitions by `take_up`, and only commits there."""
 
-    def __init__(self, properties: Mapping[str, Any], topics: Sequence[str], callbacks: Callbacks) -> None:
+    def __init__(self, properties: Mapping[str, Any], topics: Sequence[str] | None, callbacks: Callbacks) -> None:
         self._callbacks = callbacks
+        self.direct = topics is None
         self.cooperative = str(
             properties.get("group.protocol", "classic")
         ).lower() == "consumer" or "cooperative" in str(properties.get("partition.assignment.strategy", ""))
         self.new_protocol = str(properties.get("group.protocol", "classic")).lower() == "consumer"
         self.static = "group.instance.id" in properties
+        if self.direct:
+            self.cooperative = self.static = self.new_protocol = False
         self._late: list[Message] = []
         self.uncommitted: set[tuple[str, int]] = set()
         """Starts that `resolve` could not commit."""
@@ -232,7 +235,8 @@ class Client:
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
             logger=logging.getLogger("librdkafka"),
         )
-        self._subscribe(topics)
+        if topics is not None:
+            self._subscribe(topics)
 
     def _subscribe(self, topics: Sequence[str]) -> None:
         self._raw.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
@@ -315,7 +319,7 @@ class Client:
     def take_up(self, starts: Iterable[tuple[str, int, int]]) -> None:
         """Begin to fetch partitions that were assigned, each at its next offset (negative: not known yet, nothing is fetched).
 
-        Only from within `on_assigned`. All that was assigned: librdkafka cannot take back what was not taken up.
+        Only from within `on_assigned`, but for a direct client's. All that was assigned: librdkafka cannot take back what was not taken up.
         """
         starts = list(starts)
         partitions = [TopicPartition(t, p, offset if offset >= 0 else NOWHERE) for t, p, offset in starts]
@@ -487,8 +491,8 @@ class Client:
     @property
     def is_member(self) -> bool:
         """Whether the group knows us. Blocks for up to half a second while its coordinator is silent, with the new protocol: there
-        the client makes its member id by itself, so that the id says nothing."""
-        if not self.new_protocol:
+        the client makes its member id by itself, so that the id says nothing. A direct client: whether its coordinator has answered."""
+        if not (self.new_protocol or self.direct):
             return bool(self._raw.memberid())
         if not self._answered:
             try:

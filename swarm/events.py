@@ -434,6 +434,18 @@ class TopicMissing(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionMissing(Event):
+    """A partition that is bound to this worker (`partitions=`) does not exist (yet), though others of its topic do; they are consumed,
+    and so is this one as soon as it appears."""
+
+    LEVEL = "warning"
+
+    group: str
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
 class TopicRecreated(Event):
     """The topic is another one than before, with offsets from 0 on: it was deleted, and is there again. `offset` was the next one to
     be read of the former; what of it was fetched and not begun is gone. The new one is read from its beginning."""

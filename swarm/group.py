@@ -126,6 +126,8 @@ class Group:
         self._absent: set[str] = set()
         """Topics and patterns of which librdkafka said, once, that there is nothing: without any, it does not join (measured)."""
         self._missing: dict[str, float] = {}
+        self._missing_partitions: set[tuple[str, int]] = set()
+        """Of those that are bound to us, and said."""
         self._startless: set[tuple[str, int]] = set()
         """Assigned partitions that are not fetched yet, because nobody could say where they begin."""
         self._ask_at = self._ask_delay = 0.0
@@ -138,6 +140,9 @@ class Group:
         self._next_refresh = 0.0
         self._fetch_most = max(FETCH, *(plan.max_messages for plan in self.plans))
         self._max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
+        self._bound = sorted(place for plan in self.plans for place in plan.assigned_to(runtime.index))
+        """Partitions that are ours without the group's doing (`partitions=`)."""
+        self._taken = False
         self._topics: list[str] = []
         self._one_topic: str | None = None
         for plan in self.plans:
@@ -158,7 +163,8 @@ class Group:
 
     def open(self) -> None:
         """Make the client. Raises KafkaException for properties that librdkafka refuses."""
-        self._client = Client(self._properties, self._topics, self)
+        self._client = Client(self._properties, None if self._bound else self._topics, self)
+        self._taken = False
         if self._bus.wants(events.Subscribed):
             for plan in self.plans:
                 self._bus.publish(
@@ -190,6 +196,9 @@ class Group:
         if self._fatal is not None:
             self._rebuild(self._fatal)
             return
+        if self._bound and not self._taken:
+            self._taken = True
+            self.on_assigned(self._bound)
         if self.rejoin_requested:
             self.rejoin_requested = False
             self._rejoin()
@@ -530,9 +539,10 @@ class Group:
         return next(plan for plan in self.plans if plan.matches(topic))
 
     def on_assigned(self, partitions: list[tuple[str, int]]) -> None:
-        """Partitions were given to us (librdkafka, in the poller thread)."""
+        """Partitions were given to us (librdkafka, in the poller thread), or are bound to us (the poller)."""
         assert self._client is not None
-        self._board.add(REBALANCES)
+        if not self._bound:
+            self._board.add(REBALANCES)
         self._refresh_membership()  # of the generation that the partitions are given in
         early = self._client.new_protocol
         if early:
@@ -576,6 +586,7 @@ class Group:
         with self._dispatcher.lock:
             for key in starts:
                 self._dispatcher.offer(self.lanes[key], now)
+        self._missing_partitions.difference_update(starts)
         for topic, _ in starts:
             self._missing.pop(topic, None)
         self._bus.publish(
@@ -586,33 +597,38 @@ class Group:
     def _starts(self, partitions: Iterable[tuple[str, int]], patience: float) -> dict[tuple[str, int], int]:
         """Where partitions begin, as far as it could be learnt: to guess would lose or repeat messages. Blocks."""
         assert self._client is not None
-        waiting: dict[str, list[tuple[str, int]]] = {}
+        waiting: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for key in partitions:
-            waiting.setdefault(key[0], []).append(key)
+            # A topic's are asked for at once; not those that are bound to us, of which one may not exist.
+            waiting.setdefault(key if self._bound else (key[0], UNKNOWN), []).append(key)
         starts: dict[tuple[str, int], int] = {}
-        failures: dict[str, KafkaError] = {}
+        failures: dict[tuple[str, int], KafkaError] = {}
         deadline = self._clock() + patience
         delay = 0.1
         while not self.stop_requested and self._fatal is None:
-            for topic, keys in list(waiting.items()):
+            for asked, keys in list(waiting.items()):
                 self.alive()
+                topic = asked[0]
                 try:
                     starts |= self._client.resolve(keys, {topic: self._edge(topic)}, timeout=2.0)
                 except KafkaException as error:
-                    failures[topic] = error.args[0]
-                    if failures[topic].code() == KafkaError._TIMED_OUT:  # perhaps withheld by a transaction left open
+                    failures[asked] = error.args[0]
+                    if failures[asked].code() == KafkaError._TIMED_OUT:  # perhaps withheld by a transaction left open
                         self.runtime.end_predecessors()
                 else:
-                    del waiting[topic]
+                    del waiting[asked]
             if not waiting or self._clock() >= deadline:
                 break
             time.sleep(delay)
             delay = min(delay * 2, 1.0)
-        for topic in waiting.keys() & failures.keys():
-            if failures[topic].code() in _MISSING_TOPIC:
-                self._topic_missing(topic, self._clock())
+        for asked in waiting.keys() & failures.keys():
+            topic, partition = asked
+            if failures[asked].code() not in _MISSING_TOPIC:
+                self.on_error(failures[asked], topic, None, None)
+            elif self._bound and any(key[0] == topic for key in (*starts, *self.lanes)):
+                self._partition_missing(topic, partition)
             else:
-                self.on_error(failures[topic], topic, None, None)
+                self._topic_missing(topic, self._clock())
         return starts
 
     def _edge(self, topic: str) -> Edge:
@@ -792,6 +808,11 @@ class Group:
         if self._known is not None:
             self._known.discard(topic)
 
+    def _partition_missing(self, topic: str, partition: int) -> None:
+        if (topic, partition) not in self._missing_partitions:
+            self._missing_partitions.add((topic, partition))
+            self._bus.publish(events.PartitionMissing(self.name, topic, partition))
+
     def _check_missing(self, now: float) -> None:
         for topic, seen in list(self._missing.items()):
             if now - seen > 60.0:  # librdkafka says it with each refresh of the metadata: silence means it is there
@@ -889,6 +910,8 @@ class Group:
     def _rejoin(self) -> None:
         """Leave and join again, so that the group's leader shares all partitions out anew. What runs ends and is committed before."""
         assert self._client is not None
+        if self._bound:
+            return  # there is nothing to join
         if self._client.new_protocol:
             return  # there the coordinator shares them out, and sees for itself what is missing
         self._client.rejoin(self._topics, self.alive)
@@ -940,6 +963,8 @@ class Group:
         began = self._clock()
         patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - began))
         closed = settled and self._client.close(leave=self.leave, alive=self.alive, patience=patience)
+        if held and closed and self._bound:  # else the client has told of it
+            self._bus.publish(events.PartitionsRevoked(self.name, tuple(held), 0.0))
         if self._bus.wants(events.ClientClosed):
             self._bus.publish(events.ClientClosed(self.name, self.leave, closed, self._clock() - began))
         if held and not closed:

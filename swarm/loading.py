@@ -97,6 +97,10 @@ def app_problems(app: App, default_group: str | None, settings: Settings | None 
             problems.append(
                 (plan.label, what, f"Set swarm.workers to {beyond[-1] + 1} or more, or place it elsewhere.")
             )
+        for plan in (plan for plans in groups.values() for plan in plans if plan.is_direct):
+            if not settings.swarm.preload:
+                what = "partitions: with swarm.preload = false a reload that moves a partition could not be refused"
+                problems.append((plan.label, what, "Set swarm.preload to true, or leave out partitions=."))
     if len(groups) > MAX_GROUPS:
         what = f"it has {len(groups)} consumer groups, and a worker shows at most {MAX_GROUPS}"
         problems.append((f"App({app.name!r})", what, "Divide it into several apps, each a daemon of its own."))
@@ -215,6 +219,16 @@ def _group_problems(group: str, plans: list[Plan]) -> list[tuple[str, str, str]]
                     )
                 )
             seen[topic] = plan
+    direct = [plan for plan in plans if plan.is_direct]
+    if direct and len(direct) < len(plans):
+        other = next(plan for plan in plans if not plan.is_direct)
+        problems.append(
+            (
+                direct[0].label,
+                f"partitions: its partitions are bound to workers, while group {group} shares out those of the {other.label}",
+                "A group cannot do both (the broker takes commits of its members only). Give one of the two a group= of its own.",
+            )
+        )
     for name, values in (
         ("kafka", [dict(plan.kafka) for plan in plans if plan.kafka]),
         ("delivery", [p.delivery for p in plans]),

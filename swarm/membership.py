@@ -23,4 +23,5 @@ def group_properties(settings: Settings, group: str, plans: Sequence[Plan], inde
     for plan in plans:
         user.update(plan.kafka)
     user.setdefault("client.id", f"{settings.swarm.name}-{index}")
-    return consumer_properties(user, group, instance_id(settings, index))
+    direct = any(plan.is_direct for plan in plans)  # nobody is a member there, so there is no seat
+    return consumer_properties(user, group, None if direct else instance_id(settings, index))

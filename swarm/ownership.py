@@ -31,15 +31,23 @@ class Census(NamedTuple):
 
 
 def unowned(census: Census, plans: Iterable[Plan]) -> dict[str, list[int]] | None:
-    """Partitions of subscribed topics that no member has, by topic, `MOST` at most; None: it cannot be known now."""
-    if not census.stable or not census.members:
-        return None
+    """Partitions of subscribed topics that no member has, by topic, `MOST` at most; None: it cannot be known now.
+
+    Where partitions are bound to workers (`partitions=`), those that are bound to none: the topic has more than was thought of.
+    """
     plans = list(plans)
+    held = census.held
+    if any(plan.is_direct for plan in plans):
+        held = frozenset(
+            place for plan in plans for index in plan.partitions or () for place in plan.assigned_to(index)
+        )
+    elif not census.stable or not census.members:
+        return None
     found: dict[str, list[int]] = {}
     left = MOST
     for topic, count in sorted(census.topics.items()):
         if any(plan.matches(topic) for plan in plans):
-            missing = [number for number in range(count) if (topic, number) not in census.held][:left]
+            missing = [number for number in range(count) if (topic, number) not in held][:left]
             left -= len(missing)
             if missing:
                 found[topic] = missing

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import NoneType
 from typing import Any, Final, Literal, get_args
 
@@ -145,12 +147,24 @@ class Plan:
     filter: Callable[[Any], Any] | None = None
     workers: tuple[int, ...] | None = None
     """Only these workers consume it; None: all."""
+    partitions: Mapping[int, tuple[int, ...]] | None = None
+    """Which partitions of its topics which worker takes, without asking the group; None: the group shares them out."""
     kafka: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exactly_once(self) -> bool:
         """Whether each run is a transaction."""
         return self.delivery == "exactly_once"
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its partitions are bound to workers, so that nobody is a member of the group for it."""
+        return self.partitions is not None
+
+    def assigned_to(self, index: int) -> list[tuple[str, int]]:
+        """The partitions that are bound to this worker."""
+        bound = self.partitions or {}
+        return [(topic, partition) for topic in self.topics for partition in bound.get(index, ())]
 
     @property
     def controls_flow(self) -> bool:
@@ -193,9 +207,14 @@ _KINDS: Final[tuple[tuple[str, Any, str], ...]] = (
 
 def make_plan(**options: Any) -> Plan:
     """A checked Plan; raises ConfigurationError that names the option, what was given, and what would do."""
-    workers = options.get("workers")
+    workers, partitions = options.get("workers"), options.get("partitions")
     if isinstance(workers, (list, tuple, set, frozenset, range)):
         options["workers"] = tuple(workers)
+    if isinstance(partitions, Mapping):
+        options["partitions"] = {
+            index: tuple(each) if isinstance(each, (list, tuple, set, frozenset, range)) else each
+            for index, each in partitions.items()
+        }
     plan = Plan(**options)
     if bool(plan.topics) == bool(plan.pattern):
         raise ConfigurationError(
@@ -248,6 +267,9 @@ def make_plan(**options: Any) -> Plan:
         raise ConfigurationError(
             f"{plan.label}: workers: expected one or more indexes of workers from 0 to 255, such as [0, 1], or None for all; got {workers!r}."
         )
+    if plan.partitions is not None:
+        _check_map(plan, partitions)
+        plan = replace(plan, workers=tuple(sorted(plan.partitions)))
     if not plan.max_wait >= 0:
         raise ConfigurationError(f"{plan.label}: max_wait: expected seconds, 0 or more, got {plan.max_wait!r}.")
     if plan.consume_timeout is not None and not plan.consume_timeout > 0:
@@ -271,6 +293,36 @@ def make_plan(**options: Any) -> Plan:
             "Leave out virtual_partitions= (or concurrency_key=), or use at_least_once."
         )
     return plan
+
+
+def _check_map(plan: Plan, given: Any) -> None:
+    """Raises ConfigurationError for a `partitions=` that cannot be."""
+    bound = plan.partitions
+    if plan.pattern is not None:
+        raise ConfigurationError(
+            f"{plan.label}: partitions: it goes with topics by name; which topics a pattern will match is not known. "
+            'Write subscribe("orders", partitions={0: [0, 1]}).'
+        )
+    if plan.workers is not None:
+        raise ConfigurationError(
+            f"{plan.label}: partitions: it names the workers already. Leave out workers=, or partitions=."
+        )
+    if not (
+        isinstance(bound, Mapping)
+        and bound
+        and all(type(index) is int and 0 <= index <= 255 for index in bound)
+        and all(isinstance(each, tuple) and each for each in bound.values())
+        and all(type(partition) is int and partition >= 0 for each in bound.values() for partition in each)
+    ):
+        raise ConfigurationError(
+            f"{plan.label}: partitions: expected the partitions of each worker by its index, such as {{0: [0, 1], 1: [2, 3]}}, "
+            f"or None for those that the group shares out; got {given!r}."
+        )
+    twice = sorted(partition for partition, times in Counter(chain(*bound.values())).items() if times > 1)
+    if twice:
+        raise ConfigurationError(
+            f"{plan.label}: partitions: partition {twice[0]} is bound twice. Two workers would both consume it, each message twice."
+        )
 
 
 def job_limit(plan: Plan, setting: float) -> float:

@@ -11,7 +11,7 @@ from swarm.config import Problem
 from swarm.config.kafka import check_properties, redact
 from swarm.errors import AppError
 from swarm.loading import app_problems, load_app, refuse_threads
-from swarm.selection import chosen_groups
+from swarm.selection import bound, chosen_groups
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -53,6 +53,20 @@ def dead_letter_topics(loaded: Loaded) -> list[str]:
         raise AppError(answer["error"], answer["frames"])
     topics: list[str] = answer["topics"]
     return topics
+
+
+def bound_partitions(loaded: Loaded) -> dict[str, dict[str, int]]:
+    """Which worker has which partitions, where the app says so (`swarm.selection.bound`). Forks, as `check` does."""
+    from swarm.supervisor.processes import in_child
+
+    result: dict[str, dict[str, int]] = in_child(lambda: _bound_here(loaded), LOAD_TIMEOUT)
+    return result
+
+
+def _bound_here(loaded: Loaded) -> dict[str, dict[str, int]]:
+    os.dup2(2, 1)  # what the app prints is not the answer
+    assert loaded.settings.swarm.app is not None
+    return bound(chosen_groups(load_app(loaded.settings.swarm.app, loaded.base_dir), loaded.settings.swarm))
 
 
 def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:

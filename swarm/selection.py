@@ -56,6 +56,33 @@ def missing_workers(groups: Groups, count: int) -> list[tuple[Plan, list[int]]]:
     return found
 
 
+def bound(groups: Groups) -> dict[str, dict[str, int]]:
+    """Of each group whose partitions are bound to workers (`partitions=`): TOPIC/PARTITION -> the worker's index."""
+    found: dict[str, dict[str, int]] = {}
+    for group, plans in groups.items():
+        for plan in plans:
+            for index in plan.partitions or ():
+                places = found.setdefault(group, {})
+                places.update({f"{topic}/{partition}": index for topic, partition in plan.assigned_to(index)})
+    return found
+
+
+def rebound(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]) -> str | None:
+    """Why one map of bound partitions cannot follow the other while workers are replaced one by one; None: it can.
+
+    The old worker would still have what the new one begins: nothing but these maps keeps two from consuming one partition.
+    """
+    for group in sorted(before.keys() | after.keys()):
+        if group not in before or group not in after:
+            kind = "bound to workers" if group in after else "shared out by the group"
+            return f"group {group}: its partitions would be {kind} from now on"
+        for place, index in sorted(after[group].items()):
+            now = before[group].get(place, index)
+            if now != index:
+                return f"group {group}: {place} is bound to worker {now}, and would be to worker {index}"
+    return None
+
+
 def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
     """Names that match nothing, and a selection that leaves nothing."""
     plans = [plan for group in groups.values() for plan in group]
