@@ -190,6 +190,11 @@ class SupervisionSection(Section):
     static_membership: Annotated[bool, kinds.flag()] = setting(
         True, "Give each worker the stable group.instance.id NAME.HOST.INDEX: its restart causes no rebalance."
     )
+    refused_seat: Annotated[Literal["wait", "dynamic"], kinds.choice("wait", "dynamic")] = setting(
+        "wait",
+        "With group.protocol=consumer the broker refuses a worker whose predecessor was killed until that one's session is over (45 s by "
+        "default): the worker waits for its seat, or joins under a fresh, dynamic identity (dynamic), which rebalances the group.",
+    )
     on_stop: Annotated[Literal["leave", "keep"], kinds.choice("leave", "keep")] = setting(
         "leave",
         "A stop of the whole swarm hands its partitions over at once (leave) or holds the seats for a restart (keep).",

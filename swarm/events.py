@@ -848,6 +848,17 @@ class PartitionUnowned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SeatForgone(Event):
+    """The broker keeps this worker's seat, `instance`, for its predecessor, so it joins under a dynamic identity instead, for as long as
+    its process lives (`supervision.refused_seat = "dynamic"`): the group is shared out anew, and again when it leaves."""
+
+    LEVEL = "warning"
+
+    group: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRejoined(Event):
     """This member has left its group and joins again, so that partitions without an owner get one (`partition_unowned`)."""
 

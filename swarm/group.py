@@ -920,6 +920,10 @@ class Group:
     def _seat_taken(self, code: int, now: float) -> float:
         """Our static id is somebody else's: returns for how long to leave it to them, and says so where it is no accident."""
         fenced = code == KafkaError.FENCED_INSTANCE_ID
+        if not fenced and self.runtime.joins_without_seat:
+            seat = str(self._properties.pop("group.instance.id", ""))
+            self._bus.publish(events.SeatForgone(self.name, seat))
+            return 0.0
         wait = self._rivals.fenced(now) if fenced else self._rivals.refused(now)
         times = self._rivals.times(now)
         self._board.contested(self._slot, times)

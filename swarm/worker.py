@@ -136,6 +136,7 @@ class Runtime:
         self.shutdown_timeout = settings.swarm.shutdown_timeout
         self.join_timeout = settings.supervision.join_timeout
         self.hide = birth.log.hide
+        self.joins_without_seat = settings.supervision.refused_seat == "dynamic"
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
         self.dispatcher = Dispatcher(self.clock)

@@ -111,6 +111,7 @@ class Stage:
             publish_assignment=lambda: None,
             client_fenced=lambda fenced: None,
             join_timeout=0.0,
+            joins_without_seat=False,
         )
         self.groups = [_StagedGroup(runtime, name, plans, {}) for name, plans in app.groups().items()]
         for group in self.groups:

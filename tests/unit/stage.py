@@ -381,6 +381,7 @@ def make_runtime(
         client_fenced=lambda fenced: None,
         join_timeout=0.0,
         journal=None,
+        joins_without_seat=False,
         end_predecessors=lambda: None,
     )
 

@@ -136,3 +136,22 @@ def test_a_refusal_that_follows_a_moment_of_membership_goes_on_with_the_waits(st
 
     assert said.seconds == 30.0
     assert lasting == 0
+
+
+@pytest.mark.usefixtures("reopened")
+def test_who_is_refused_its_seat_may_join_without_one(stage: Stage) -> None:
+    """`refused_seat = "dynamic"`: at once, and for good; a fenced one has a rival, and comes back for its seat."""
+    stage.group.runtime.joins_without_seat = True
+    stage.group._properties["group.instance.id"] = "shop.host.0"
+    before = stage.now
+
+    fail(stage, KafkaError.FENCED_INSTANCE_ID)
+    seated = stage.group._properties.get("group.instance.id")
+    fail(stage, KafkaError.UNRELEASED_INSTANCE_ID)
+
+    said = [event for event in stage.events if isinstance(event, events.SeatForgone)]
+    assert seated == "shop.host.0"
+    assert "group.instance.id" not in stage.group._properties
+    assert said == [events.SeatForgone("shop", "shop.host.0")]
+    assert stage.now == before
+    assert not [event for event in stage.events if isinstance(event, events.SeatContested)]
