@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -105,6 +106,11 @@ class Exposition:
         cpu = CounterMetricFamily(
             "swarm_worker_cpu_seconds", "User and system time, over the processes of this index.", labels=["worker"]
         )
+        failures = GaugeMetricFamily(
+            "swarm_worker_failures",
+            "Ends of the worker in a row that were not planned, each soon after its start.",
+            labels=["worker"],
+        )
         for index, worker in sorted(notice.workers.items()):
             label = str(index)
             up.add_metric([label], 0 if worker.pid is None else 1)
@@ -112,6 +118,7 @@ class Exposition:
                 restarts.add_metric([label, reason], worker.restarts.get(reason, 0))
             for kind, size in worker.memory.items():
                 memory.add_metric([label, kind], size)
+            failures.add_metric([label], worker.failures)
             seconds = self._processor_time.total(index, worker.pid, worker.cpu_before)
             if seconds is not None:
                 cpu.add_metric([label], seconds)
@@ -128,7 +135,7 @@ class Exposition:
             if report_at > 0.0 and is_current(board, notice.workers.get(board.index)):
                 age.add_metric([str(board.index)], max(0.0, now - report_at))
                 contested.add_metric([str(board.index)], int(any(group.contested for group in board.groups())))
-        yield from (up, restarts, memory, cpu, age, contested)
+        yield from (up, restarts, failures, memory, cpu, age, contested)
 
     def _totals(self) -> Iterator[Metric]:
         boards = self._view.boards
@@ -183,7 +190,38 @@ class Exposition:
             lag.add_metric(values, entry.lag or 0)
             if entry.high_at > 0.0:
                 age.add_metric(values, max(0.0, now - entry.high_at))
-        yield from (lag, age)
+        yield from (lag, age, *self._troubles(notice))
+
+    def _troubles(self, notice: Notice) -> Iterator[Metric]:
+        """By group and topic, from 0 on: partitions that are worked on by nobody, for whatever reason, and messages that kill."""
+        known: set[tuple[str, str]] = {*notice.unowned, *notice.suspects}
+        paused: Counter[tuple[str, str]] = Counter()
+        standing: Counter[tuple[str, str]] = Counter()
+        for board in self._view.boards:
+            if is_current(board, notice.workers.get(board.index)):
+                for entry in board.assigned():
+                    place = entry.group, entry.topic
+                    known.add(place)
+                    paused[place] += entry.paused
+                    standing[place] += entry.stands_since > 0.0
+        found: dict[str, tuple[str, Mapping[tuple[str, str], int]]] = {
+            "swarm_paused_partitions": ("Partitions that rest because an operator paused them.", paused),
+            "swarm_standing_partitions": ("Partitions that stand still although their log grows.", standing),
+            "swarm_unowned_partitions": ("Partitions that nobody in the group has.", notice.unowned),
+            "swarm_suspected_ranges": (
+                "Ranges of messages of which one may have killed its process.",
+                {place: ranges for place, (ranges, _) in notice.suspects.items()},
+            ),
+            "swarm_condemned_messages": (
+                "Messages that have killed their process again and again and are not run any more.",
+                {place: condemned for place, (_, condemned) in notice.suspects.items()},
+            ),
+        }
+        for name, (text, counts) in found.items():
+            family = GaugeMetricFamily(name, text, labels=["group", "topic"])
+            for group, topic in sorted(known):
+                family.add_metric([group, topic], counts.get((group, topic), 0))
+            yield family
 
 
 def _swarm(notice: Notice) -> Iterator[Metric]:

@@ -30,14 +30,13 @@ from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, ma
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
 from swarm.supervisor.listening import ListenerProcess, wanted_by
-from swarm.supervisor.memory import OomKills
+from swarm.supervisor.memory import OomKills, oom_group
 from swarm.supervisor.notify import Notifier
 from swarm.supervisor.observing import Observing
 from swarm.supervisor.partitions import Partitions
 from swarm.supervisor.pidfile import PidFile
 from swarm.supervisor.policy import (
     PLANNED,
-    WAKE_GAP,
     Action,
     Dump,
     Finish,
@@ -50,6 +49,7 @@ from swarm.supervisor.policy import (
     Terminate,
     decide,
     own_share,
+    wake_gap,
 )
 from swarm.supervisor.processes import (
     Process,
@@ -191,6 +191,8 @@ class Supervisor:
             left.pauses if left is not None else (),
         )
         self._oom_kills = OomKills()
+        self.dies_together = oom_group()
+        """Whether the kernel kills all of our cgroup where one of it runs out of memory."""
         self._rehearsal: Rehearsal | None = None
         self._rehearsal_until = 0.0
         self._reload_waiters: list[Connection] = []
@@ -234,7 +236,7 @@ class Supervisor:
 
     def _pass(self) -> None:
         now = time.monotonic()
-        if now - self._last_pass > self.check_interval + WAKE_GAP:
+        if now - self._last_pass > self.check_interval + wake_gap(self.limits):
             self._forgiven_at = now
             self._warn(
                 f"the supervisor stood still for {now - self._last_pass:.1f} s, and so did the machine: timeouts begin anew"

@@ -66,6 +66,17 @@ def oom_kills(root: Path = ROOT) -> int | None:
     return None
 
 
+def oom_group(root: Path = ROOT) -> bool:
+    """Whether the kernel kills all processes of our cgroup, or of one around it, where one of them runs out of memory (cgroup v2 only)."""
+    for group in cgroups(root, ""):
+        try:
+            if (group / "memory.oom.group").read_text().strip() == "1":
+                return True
+        except OSError:
+            continue
+    return False
+
+
 class OomKills:
     """Which of the processes that were killed, the kernel killed for their memory: the cgroup counts, but names nobody.
 

@@ -65,6 +65,8 @@ class Worker:
     restarts: Mapping[str, int]
     memory: Mapping[str, int]
     cpu_before: float = 0.0
+    failures: int = 0
+    """Deaths in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Notice:
     workers: Mapping[int, Worker] = field(default_factory=dict)
     poll_timeout: float = POLL_TIMEOUT
     problem: str = ""
+    unowned: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many partitions of a group's topic nobody has."""
+    suspects: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """Of a group's topic: ranges of which a message may kill its process, and those messages that are known to."""
 
 
 def _number(value: object) -> float | None:
@@ -124,6 +130,7 @@ def parse(snapshot: object) -> Notice:
             _counts(entry.get("restarts_by_reason")),
             _counts(entry.get("memory"), ("rss", "uss", "pss")),
             max(0.0, _number(entry.get("cpu_before")) or 0.0),
+            _counts(entry, ("failures",)).get("failures", 0),
         )
     groups = snapshot.get("groups")
     limits = snapshot.get("limits")
@@ -135,7 +142,23 @@ def parse(snapshot: object) -> Notice:
         tuple(filter(None, map(_text, groups))) if isinstance(groups, list) else (),
         workers,
         limit if limit is not None and limit > 0 else POLL_TIMEOUT,
+        unowned={place: len(found) for place, found in _by_topic(snapshot.get("unowned")).items()},
+        suspects={
+            place: (len(found), sum(1 for each in found if each.get("condemned") is True))
+            for place, found in _by_topic(snapshot.get("suspects")).items()
+        },
     )
+
+
+def _by_topic(entries: object) -> dict[tuple[str, str], list[dict[str, object]]]:
+    """(group, topic) -> its entries."""
+    found: dict[tuple[str, str], list[dict[str, object]]] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            place = _text(entry.get("group")), _text(entry.get("topic"))
+            if all(place):
+                found.setdefault(place, []).append(entry)
+    return found
 
 
 def is_current(board: Scoreboard, worker: Worker | None) -> bool:
@@ -215,6 +238,9 @@ def readiness(notice: Notice, boards: Sequence[Scoreboard], now: float) -> Answe
         elif not counts["polling"]:
             reasons.append(f"group {group}: none of its members polled in the last {notice.poll_timeout:g} s")
     why = "; ".join(reasons) or "every consumer group has a member that is polling"
+    waiting = [str(index) for index, worker in sorted(notice.workers.items()) if worker.state == "backoff"]
+    if waiting and not reasons:
+        why += f"; worker{'s' if len(waiting) > 1 else ''} {', '.join(waiting)} died and wait{'s' if len(waiting) == 1 else ''} for the next start"
     return (503 if reasons else 200), {"ok": not reasons, "why": why, "groups": groups}
 
 

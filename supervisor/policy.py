@@ -53,8 +53,10 @@ LAST_WORD: Final = 1.0
 it, and for the supervisor to learn of its end, so that KILL is for one that cannot even do that."""
 
 WAKE_GAP: Final = 5.0
-"""Seconds by which the supervisor's own loop must be late to conclude that the machine (or the cgroup) stood still: then the
+"""Seconds by which the supervisor's own loop must be late, at most, to conclude that the machine (or the cgroup) stood still: then the
 workers stood still too, and get their whole timeouts again."""
+LEAST_GAP: Final = 1.0
+"""The same at least: so late is a loop on a machine that is merely busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ class Finish:
 
     code: int
     reason: str
+
+
+def wake_gap(limits: Limits) -> float:
+    """Seconds by which the supervisor's loop must be late to conclude that everything stood still: less than what would make workers that
+    stood still beside it look stuck."""
+    return max(LEAST_GAP, min(WAKE_GAP, 0.8 * min(limits.report_timeout, limits.poll_timeout)))
 
 
 def own_share(shutdown_timeout: float) -> float:

@@ -99,6 +99,11 @@ class Worker:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
 
+    def deaths_in_a_row(self, now: float, reset_after: float) -> int:
+        """How often it has ended soon and against all plans; 0 again once its process has lived for `reset_after` seconds."""
+        sound = self.process is not None and now - self.started_at >= reset_after
+        return 0 if sound else self.failures
+
     def close(self) -> None:
         """Let go of what belongs to the index, which has no process and never will have one again."""
         self.board.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm import __version__, allocator
 from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
 from swarm.supervisor import memory
+from swarm.supervisor.findings import findings
 
 if TYPE_CHECKING:
     from swarm.supervisor.loop import Supervisor
@@ -66,7 +66,7 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             else None,
             "error": supervisor.partitions.unowned.error,
         },
-        "findings": list(_findings(supervisor)),
+        "findings": list(findings(supervisor, now)),
         "limits": {
             "poll_timeout": supervisor.limits.poll_timeout,
             "report_timeout": supervisor.limits.report_timeout,
@@ -75,23 +75,6 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
         },
         "workers": [_worker(supervisor, worker, now, full=full) for worker in supervisor.workers],
     }
-
-
-def _findings(supervisor: Supervisor) -> Iterator[dict[str, str]]:
-    """What an operator has to mend, in the form that `doctor` has for it."""
-    swarm = supervisor.loaded.settings.swarm
-    for worker in supervisor.workers:
-        for group in worker.board.groups() if worker.process is not None else ():
-            if group.contested:
-                seat = f"{swarm.name}.{swarm.host}.{worker.index}"
-                yield {
-                    "severity": "error",
-                    "what": f"another process uses the group.instance.id {seat} in the group {group.group}",
-                    "cause": f"Most likely a second daemon runs with the name {swarm.name} and the host {swarm.host}.",
-                    "fix": "Give one of the two another swarm.name or swarm.host, or stop it.",
-                    "evidence": f"Worker {worker.index} met it {group.contested} times of late, and the supervisor has started "
-                    "no other process under this id.",
-                }
 
 
 def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -> dict[str, Any]:
@@ -107,6 +90,7 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
         "uptime": now - worker.started_at if alive else None,
         "restarts": max(0, worker.restarts),
         "restarts_by_reason": worker.restarts_by_reason,
+        "failures": worker.deaths_in_a_row(now, supervisor.restart_policy.reset_after),
         "restart_in": max(0.0, worker.restart_at - now) if not alive and not supervisor.stopping else None,
         "last_exit": worker.last_exit,
         # Never below 0: a worker may have written since we took the time, while the memory of others was measured.

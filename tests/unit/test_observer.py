@@ -148,13 +148,26 @@ def test_a_worker_counts_while_it_consumes_or_is_quiet(boards: list[Scoreboard],
     assert (status, body["groups"]) == (200, {"shop": {"members": 1, "polling": 1}})
 
 
+def test_a_ready_swarm_says_who_waits_for_a_next_start(boards: list[Scoreboard]) -> None:
+    """Its groups are served, so it is ready; but somebody may want to know."""
+    member(boards[0], 10)
+
+    status, body = readiness(parse(snapshot(worker(0, 10), worker(1, None, "backoff"))), boards, NOW)
+
+    assert status == 200
+    assert str(body["why"]).endswith("; worker 1 died and waits for the next start")
+
+
 TEXT = st.text(st.sampled_from('a1 "\\\n\ud800é'), max_size=4)
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-KEYS = ("name", "version", "state", "groups", "limits", "poll_timeout", "index", "pid", "memory", "restarts_by_reason")
+KEYS = (
+    *("name", "version", "state", "groups", "limits", "poll_timeout", "index", "pid", "memory", "restarts_by_reason"),
+    *("unowned", "suspects", "group", "topic", "failures"),
+)
 
 
 @settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
@@ -176,6 +189,33 @@ def test_no_bulletin_is_too_strange(garbage: dict[str, Any]) -> None:
 
 
 # -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def test_partitions_that_nobody_works_on_are_counted_by_group_and_topic(boards: list[Scoreboard]) -> None:
+    """From 0 on where a topic is consumed; what a worker that is gone has left on its board is nobody's."""
+    member(boards[0], 10)
+    member(boards[1], 11)
+    for board, standing in ((boards[0], 900.0), (boards[1], 900.0)):
+        ids = board.string("shop"), board.string("orders")
+        board.set_assigned([(*ids, 0, 5, 5, 9, NOW, True, 0.0), (*ids, 1, 5, 5, 9, NOW, False, standing)])
+    posted = snapshot(
+        worker(0, 10, failures=2),
+        worker(1, None, "backoff", failures=7),
+        unowned=[{"group": "shop", "topic": "clicks", "partition": n, "for": 1.0} for n in range(3)],
+        suspects=[{"group": "shop", "topic": "orders", "condemned": condemned} for condemned in (True, False)],
+    )
+
+    page = scrape(view_of(posted, boards))
+
+    def counted(name: str) -> dict[str, float]:
+        return {topic: page[name][labels("group=shop", f"topic={topic}")] for topic in ("clicks", "orders")}
+
+    assert counted("swarm_paused_partitions") == {"clicks": 0, "orders": 1}
+    assert counted("swarm_standing_partitions") == {"clicks": 0, "orders": 1}
+    assert counted("swarm_unowned_partitions") == {"clicks": 3, "orders": 0}
+    assert counted("swarm_suspected_ranges") == {"clicks": 0, "orders": 2}
+    assert counted("swarm_condemned_messages") == {"clicks": 0, "orders": 1}
+    assert page["swarm_worker_failures"] == {labels("worker=0"): 2.0, labels("worker=1"): 7.0}
 
 
 def test_the_page_shows_the_scoreboards_and_the_bulletin_under_the_contracts_names(boards: list[Scoreboard]) -> None:

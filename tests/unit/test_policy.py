@@ -28,6 +28,7 @@ from swarm.supervisor.policy import (
     WorkerView,
     decide,
     own_share,
+    wake_gap,
 )
 
 LIMITS = Limits(
@@ -59,6 +60,8 @@ class Process:
     view: WorkerView
     obeys_term: bool
     done: list[Action] = field(default_factory=list)
+    planned: bool = False
+    """It is being replaced, and nothing was wrong with it."""
 
 
 @dataclass
@@ -162,6 +165,9 @@ class Supervision(RuleBasedStateMachine):
             if action.reason in PLANNED and not self.stopping and not slot.retired:
                 unsettled = [other.index for other in self.slots if other.settling and not other.retired]
                 assert not unsettled, "replaced before the successor of the one before was running"
+                leaving = [other.index for other in self.slots if other.retired and other.process is not None]
+                assert not leaving, "replaced while somebody was leaving for good"
+                process.planned = True
             process.view = replace(
                 view, terminated_at=self.now, stop_deadline=self.now + LIMITS.shutdown_timeout, reason=action.reason
             )
@@ -172,6 +178,8 @@ class Supervision(RuleBasedStateMachine):
                 assert any(isinstance(past, Terminate) for past in before), "killed before it was asked to go"
                 assert self.at_once or self.now >= max(view.terminated_at, self.forgiven_at) + LIMITS.shutdown_timeout
             self.had_to_kill = self.had_to_kill or self.stopping
+            found = {past.reason for past in before if isinstance(past, Dump | Terminate)}
+            assert action.reason in found, "killed for a reason that nothing was said of before"
             process.view = replace(view, killed=True, reason=action.reason)
 
     def alive(self) -> list[Process]:
@@ -301,6 +309,12 @@ class Supervision(RuleBasedStateMachine):
         process = self.pick(which)
         process.view = replace(process.view, messages=messages, message_limit=100)
 
+    @some
+    @rule(which=which, lifetime=st.sampled_from([0.0, 15.0, 100.0]))
+    def has_a_lifetime(self, which: int, lifetime: float) -> None:
+        process = self.pick(which)
+        process.view = replace(process.view, lifetime=lifetime)
+
     @running
     @rule(seconds=st.floats(10.0, 10_000.0))
     def the_machine_stands_still(self, seconds: float) -> None:
@@ -332,22 +346,34 @@ class Supervision(RuleBasedStateMachine):
 
     @invariant()
     def one_planned_replacement_at_a_time(self) -> None:
-        if hasattr(self, "slots") and not self.stopping:
-            slots = [slot for slot in self.slots if slot.process is not None and not slot.retired]
-            # One that was to be scaled away, and then was not, is on its way out beside the one that is replaced.
-            assert (
-                sum(
-                    slot.process.view.reason in ("memory_limit", "lifetime", "max_messages")
-                    for slot in slots
-                    if slot.process
-                )
-                <= 1
-            )
+        if hasattr(self, "slots"):
+            assert sum(process.planned for process in self.alive()) <= 1
+
+    def comes_to_rest(self) -> None:
+        """Where nothing is wrong with any process any more, each index has one in the end, and nothing is done to it."""
+        for _ in range(400):
+            if self.finished is not None:
+                return
+            for slot in self.slots:
+                process = slot.process
+                if process is not None and process.view.reason is None and not process.view.terminated_at:
+                    view = WorkerView(slot.index, process.pid, process.view.started_at, retired=slot.retired)
+                    now: dict[str, Any] = {"came_up": True, "report_at": self.now + 1.0, "poll_at": self.now + 1.0}
+                    process.view = replace(view, **now)
+                    self.ever_came_up, slot.settling = True, False
+                elif process is not None:
+                    process.obeys_term = True
+            self.step(1.0)
+        assert [slot.process is not None for slot in self.slots] == [not slot.retired for slot in self.slots]
+        assert not any(process.view.terminated_at for process in self.alive())
+        assert decide(self.view(), LIMITS, self.now) == []
 
     def teardown(self) -> None:
         """From any state a stop comes to its end, whatever the processes do."""
         if not hasattr(self, "slots"):
             return
+        if self.finished is None and not self.stopping:
+            self.comes_to_rest()
         if self.finished is None:
             self.stopping = True
             self.decide()
@@ -472,6 +498,27 @@ def test_workers_that_have_handled_their_share_are_recycled_one_at_a_time() -> N
     assert decide(swarm(up(messages=99, message_limit=100), up(1, messages=10**9)), LIMITS, 1000.0) == []
     assert decide(swarm(up(0, **done), up(1, **done)), LIMITS, 1000.0) == [Terminate(0, 100, "max_messages")]
     assert decide(swarm(up(0, **done), up(1, settling=True)), LIMITS, 1000.0) == []
+
+
+def test_nobody_is_replaced_by_plan_while_another_leaves_for_good() -> None:
+    """A reload that wants fewer workers: the surplus goes first, all of it, then the others are replaced one by one."""
+    due = up(0, restart_due=True)
+    surplus = up(2, retired=True)
+    leaving = replace(surplus, terminated_at=1000.0, stop_deadline=1020.0, reason="requested")
+
+    assert decide(swarm(due, surplus), LIMITS, 1000.0) == [Terminate(2, 102, "requested")]
+    assert decide(swarm(due, leaving), LIMITS, 1000.0) == []
+    assert decide(swarm(due, WorkerView(2, retired=True)), LIMITS, 1000.0) == [Terminate(0, 100, "requested")]
+
+
+@pytest.mark.parametrize(
+    ("report", "poll", "gap"), [(30.0, 60.0, 5.0), (3.0, 60.0, 2.4), (30.0, 2.0, 1.6), (0.5, 0.5, 1.0)]
+)
+def test_a_standstill_is_noticed_before_it_could_look_like_stuck_workers(
+    report: float, poll: float, gap: float
+) -> None:
+    """With short timeouts a short one counts, too; but a loop that is a little late is no standstill."""
+    assert wake_gap(replace(LIMITS, report_timeout=report, poll_timeout=poll)) == pytest.approx(gap)
 
 
 def test_a_swarm_that_never_came_up_gives_up_after_three_tries_each() -> None:

@@ -15,7 +15,7 @@ import pytest
 from swarm.errors import SwarmError
 from swarm.scoreboard import MESSAGES, Scoreboard
 from swarm.supervisor import succession
-from swarm.supervisor.memory import OomKills, oom_kills
+from swarm.supervisor.memory import OomKills, oom_group, oom_kills
 from swarm.supervisor.processes import Process
 from swarm.supervisor.record import BEQUEATHED, Worker
 from swarm.supervisor.waiting import PATIENCE, Answer, Waiting
@@ -42,6 +42,35 @@ def test_each_kill_that_the_cgroup_counts_explains_one_death(tmp_path: Path) -> 
     counted(8)  # a process of the application's, which nobody here knows
     book.look(102.0)
     assert not book.explains(102.0 + OomKills.FOR)
+
+
+def test_kills_are_counted_in_either_version_of_cgroups(tmp_path: Path) -> None:
+    """v2: memory.events; v1: memory.oom_control of its memory hierarchy, also where the path is one of the host's."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    cgroup = tmp_path / "proc/self/cgroup"
+    v1 = tmp_path / "sys/fs/cgroup/memory"
+    v1.mkdir(parents=True)
+
+    cgroup.write_text("5:memory:/kubepods/pod1\n0::/\n")
+    before = oom_kills(tmp_path)
+    (v1 / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+
+    assert (before, oom_kills(tmp_path)) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"), [({}, False), ({"shop": "0"}, False), ({"shop": "1"}, True), ({"": "1"}, True)]
+)
+def test_a_cgroup_that_is_killed_as_one_is_recognized(tmp_path: Path, texts: dict[str, str], expected: bool) -> None:
+    """v2's memory.oom.group, of ours or of one around it: a container's, or a unit's with OOMPolicy=kill."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/shop/workers\n")
+    for group, text in texts.items():
+        file = tmp_path / "sys/fs/cgroup" / group / "memory.oom.group"
+        file.parent.mkdir(parents=True)
+        file.write_text(text + "\n")
+
+    assert oom_group(tmp_path) is expected
 
 
 def test_where_nothing_is_counted_nothing_is_explained() -> None:
