@@ -86,6 +86,10 @@ chaos: venv kafka ## Accidents on three real brokers for SECONDS=600 with SEED=1
 soak: venv kafka ## Workers that leak, hang, crash and stall for SECONDS=1800, and what their supervisor holds
 	$(RUN) tests/soak/run.py --seconds $(or $(SECONDS),1800)
 
+.PHONY: test-many
+test-many: venv kafka ## 64 workers (WORKERS=64) start, report, restart one by one and stop; what they cost at rest
+	$(RUN) tests/many/run.py --workers $(or $(WORKERS),64)
+
 .PHONY: simulation
 simulation: venv ## Tens of thousands of random histories of the pure parts; SCHEDULES=5000 of each kind
 	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) $(PYTEST) -q tests/unit/test_simulation.py

@@ -39,7 +39,7 @@ def findings(supervisor: Supervisor, now: float) -> Iterator[Finding]:
 
 def _contested(supervisor: Supervisor, worker: Worker) -> Iterator[Finding]:
     swarm = supervisor.loaded.settings.swarm
-    for group in worker.board.groups() if worker.process is not None else ():
+    for group in worker.board.groups() if worker.process is not None and worker.board.is_contested else ():
         if group.contested:
             seat = f"{swarm.name}.{swarm.host}.{worker.index}"
             yield {

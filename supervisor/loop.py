@@ -247,7 +247,7 @@ class Supervisor:
         self.partitions.look()
         for worker in self.workers:
             self._inform(worker)
-            if now - worker.cpu_at[0] >= self.check_interval * 0.9:
+            if now - worker.sampled_at >= self.check_interval * 0.9:
                 worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
         if now - self._looked_at >= self.check_interval * 0.9:
             self._looked_at = now

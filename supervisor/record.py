@@ -13,6 +13,8 @@ from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
 from swarm.supervisor.processes import Process, adopt
 
+CPU_EVERY: Final = 5.0
+"""Seconds between two looks at a worker's processor time, for which the kernel adds up all of its threads."""
 BEQUEATHED: Final = (
     "index",
     "dump_from",
@@ -67,6 +69,9 @@ class Worker:
     ready_said: bool = False
     memory: int = 0
     memory_over: int = 0
+    rss: int | None = None
+    """As of the last sample."""
+    sampled_at: float = 0.0
     cpu_at: tuple[float, float] = (0.0, 0.0)
     cpu_percent: float = 0.0
     cpu_before: float = 0.0
@@ -154,6 +159,7 @@ class Worker:
         self.backtrace = ""
         self.ready_said = self.told_quiet = False
         self.memory = self.memory_over = 0
+        self.rss, self.sampled_at = None, 0.0
         self.cpu_at = (0.0, 0.0)
         self.full_memory = None
 
@@ -207,17 +213,20 @@ class Worker:
         )
 
     def sample(self, now: float, limit: int, metric: str) -> None:
-        """Look at processor time and memory: some 40 µs, unless the worker is over the soft limit by RSS."""
+        """Look at memory, some 20 µs unless the worker is over the soft limit by RSS, and now and then at its processor time."""
         if self.process is None:
             return
         pid = self.process.pid
-        seconds = memory.cpu_seconds(pid)
-        if seconds is not None:
-            at, before = self.cpu_at
-            if at:
-                self.cpu_percent = max(0.0, 100.0 * (seconds - before) / (now - at))
-            self.cpu_at = (now, seconds)
-        rss = memory.resident(pid) or 0
+        self.sampled_at = now
+        if now - self.cpu_at[0] >= CPU_EVERY:
+            seconds = memory.cpu_seconds(pid)
+            if seconds is not None:
+                at, before = self.cpu_at
+                if at:
+                    self.cpu_percent = max(0.0, 100.0 * (seconds - before) / (now - at))
+                self.cpu_at = (now, seconds)
+        self.rss = memory.resident(pid)
+        rss = self.rss or 0
         used = rss
         if limit and rss > limit and metric != "rss":
             # RSS is an upper bound: only who is over by it is worth the expensive look.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm import __version__, allocator
-from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES
+from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES, GroupView, JobView
 from swarm.supervisor import memory
 from swarm.supervisor.findings import findings
 
@@ -20,6 +21,10 @@ FULL_MEMORY_AGE: Final = 5.0
 """Seconds for which an exact measurement of memory serves again: it costs the kernel a walk over all pages."""
 SLOW_SHARE: Final = 0.5
 """A job is called slow when it has used this share of its time limit."""
+
+
+_allocator = functools.cache(allocator.described)
+"""That of this process does not change."""
 
 
 def groups_of(supervisor: Supervisor) -> list[str]:
@@ -57,7 +62,7 @@ def snapshot(supervisor: Supervisor, *, full: bool) -> dict[str, Any]:
             }
             for each in supervisor.partitions.suspects.facts()
         ],
-        "allocator": allocator.described(),
+        "allocator": _allocator(),
         "paused": supervisor.partitions.pauses.facts(),
         "unowned": supervisor.partitions.unowned.facts(now),
         "ownership": {
@@ -81,12 +86,13 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
     board = worker.board
     alive = worker.process is not None
     jobs = board.jobs() if alive else []
-    polls = [group.poll_at for group in board.groups() if group.poll_at] if alive else []
+    groups = board.groups() if alive else []
+    polls = [group.poll_at for group in groups if group.poll_at]
     result: dict[str, Any] = {
         "index": worker.index,
         "pid": worker.process.pid if worker.process is not None else None,
         "state": _state(supervisor, worker),
-        "health": _health(worker, jobs, now),
+        "health": _health(worker, jobs, groups, now),
         "uptime": now - worker.started_at if alive else None,
         "restarts": max(0, worker.restarts),
         "restarts_by_reason": worker.restarts_by_reason,
@@ -130,7 +136,7 @@ def _state(supervisor: Supervisor, worker: Worker) -> str:
     return "starting" if state == "none" else state
 
 
-def _health(worker: Worker, jobs: list[Any], now: float) -> str:
+def _health(worker: Worker, jobs: list[JobView], groups: list[GroupView], now: float) -> str:
     if worker.process is None:
         return "ok"
     if worker.reason in ("report_timeout", "poll_timeout", "consume_timeout", "partition_stands", "join_stuck"):
@@ -139,7 +145,6 @@ def _health(worker: Worker, jobs: list[Any], now: float) -> str:
         return "fenced"
     if any(job.limit and now - job.started_at > SLOW_SHARE * job.limit for job in jobs):
         return "slow"
-    groups = worker.board.groups()
     if worker.board.state == "running" and not any(group.partitions for group in groups):
         return "standby"
     return "ok"
@@ -154,4 +159,5 @@ def _memory(worker: Worker, now: float, *, full: bool) -> dict[str, int | None]:
         if found is not None:
             worker.full_memory = (now, found)
     exact = worker.full_memory[1] if worker.full_memory is not None else memory.Memory(0)
-    return {"rss": memory.resident(pid), "uss": exact.uss, "pss": exact.pss}
+    rss = memory.resident(pid) if full or worker.rss is None else worker.rss
+    return {"rss": rss, "uss": exact.uss, "pss": exact.pss}
