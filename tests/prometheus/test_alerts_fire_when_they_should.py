@@ -78,6 +78,14 @@ CASES: dict[str, tuple[Series, Series]] = {
         {f"swarm_rebalances_total{{{WORKER}}}": "0+2x60"}, {f"swarm_rebalances_total{{{WORKER}}}": "0x50 6x10"},
     ),
     "SwarmSeatContested": ({f"swarm_worker_contested{{{WORKER}}}": "0x50 1x10"}, {f"swarm_worker_contested{{{WORKER}}}": "0x60"}),
+    "SwarmPartitionsUnserved": (
+        {f'swarm_unowned_partitions{{{AT},group="g",topic="t"}}': "0x50 2x10", f'swarm_standing_partitions{{{AT},group="g",topic="t"}}': "0x60"},
+        {f'swarm_unowned_partitions{{{AT},group="g",topic="t"}}': "0x57 2x1 0x5", f'swarm_paused_partitions{{{AT},group="g",topic="t"}}': "2x60"},
+    ),
+    "SwarmWorkerCrashLoop": ({f"swarm_worker_failures{{{WORKER}}}": "0x50 5x10"}, {f"swarm_worker_failures{{{WORKER}}}": "0x50 4x10"}),
+    "SwarmMessageCondemned": (
+        {f'swarm_condemned_messages{{{AT},group="g",topic="t"}}': "0x50 1x10"}, {f'swarm_condemned_messages{{{AT},group="g",topic="t"}}': "0x60"},
+    ),
     "SwarmMetricFilesDamaged": ({f"swarm_damaged_metric_files{{{AT}}}": "0x50 1x10"}, {f"swarm_damaged_metric_files{{{AT}}}": "0x60"}),
 }  # fmt: skip
 
