@@ -88,7 +88,7 @@ def test_bound_partitions_belong_to_one_worker_each_and_their_group_has_no_membe
     ]
     assert [sorted(placed(groups, index)) for index in range(3)] == [["clicks", "shop"], ["clicks"], ["clicks", "shop"]]
     assert ids[0] is None
-    assert ids[1].endswith(".0")
+    assert str(ids[1]).endswith(".0")
     assert [beyond for _, beyond in missing_workers(groups, 2)] == [[2]]
 
 
