@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm import __version__, allocator
-from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES, GroupView, JobView
+from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES, NO_START, GroupView, JobView
 from swarm.supervisor import memory
 from swarm.supervisor.findings import findings
 
@@ -123,6 +123,7 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
                 "standing": now - view.stands_since if view.stands_since else None,
             }
             for view in (sorted(board.assigned(), key=lambda v: (v.group, v.topic, v.partition)) if alive else [])
+            if not view.condition.bits & NO_START
         ]
     return result
 

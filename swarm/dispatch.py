@@ -85,7 +85,7 @@ class Dispatcher:
         if lane.predecessor is not None and lane.predecessor.phase != "closed":
             return  # offered again when that job ends
         if lane.hook_due and (lane.closing or lane.phase == "idle" or lane.due_at <= now):
-            self._make_ready(lane)  # else its instance could not be made, and waits for the next try
+            self._make_ready(lane, now)  # else its instance could not be made, and waits for the next try
             return
         if self.quiet or self.stopping or lane.closing or lane.paused:
             return
@@ -93,22 +93,24 @@ class Dispatcher:
             if not self._fills_early(lane):
                 return
         elif lane.held_until > now:
-            self._wait(lane, lane.held_until)
+            self._wait(lane, lane.held_until, "pause")
             return
         elif self._waits_for_more(lane):
-            self._wait(lane, now + lane.plan.max_wait)
+            self._wait(lane, now + lane.plan.max_wait, "gathering")
             return
-        self._make_ready(lane)
+        self._make_ready(lane, now)
 
-    def delay(self, lane: Lane, until: float) -> None:
-        """Let a lane wait until an instant (backoff). Under the lock. One that is running begins to wait when it is done.
+    def delay(self, lane: Lane, until: float, waits_for: str = "backoff") -> None:
+        """Let a lane wait until an instant, for one of `scoreboard.WAITS`. Under the lock. One that is running begins to wait when it is
+        done.
 
         Not before: while its thread is still on the way out, another one would run it a second time.
         """
         if lane.phase == "running":
             lane.delayed_until = until
+            lane.waits_for = waits_for
         else:
-            self._wait(lane, until)
+            self._wait(lane, until, waits_for)
 
     def _fills_early(self, lane: Lane) -> bool:
         """A lane that waits only for its batch to fill goes as soon as it is full."""
@@ -122,14 +124,17 @@ class Dispatcher:
         lane.gathering = True
         return True
 
-    def _wait(self, lane: Lane, until: float) -> None:
+    def _wait(self, lane: Lane, until: float, waits_for: str) -> None:
         lane.phase = "waiting"
+        lane.phase_at = self._clock()
         lane.due_at = until
+        lane.waits_for = waits_for
         heapq.heappush(self._timers, (until, next(self._numbers), lane))
         self._call()
 
-    def _make_ready(self, lane: Lane) -> None:
+    def _make_ready(self, lane: Lane, now: float) -> None:
         lane.phase = "ready"
+        lane.phase_at = now
         lane.gathering = False
         self._ready.append(lane)
         self._call()
@@ -167,7 +172,7 @@ class Dispatcher:
                         if self.quiet or self.stopping or lane.closing or lane.paused:
                             lane.phase = "idle"  # offered again at the resume
                         else:
-                            self._make_ready(lane)
+                            self._make_ready(lane, now)
                 for division in list(self._divided):
                     if not division.waiting:
                         self._divided.remove(division)
@@ -261,9 +266,10 @@ class Dispatcher:
         self.running -= 1
         if lane.phase == "running":
             lane.phase = "idle"
+            lane.phase_at = self._clock()
             if lane.delayed_until is not None:
                 until, lane.delayed_until = lane.delayed_until, None
-                self._wait(lane, until)
+                self._wait(lane, until, lane.waits_for)
         self.rested.notify_all()
 
     def wake(self) -> None:

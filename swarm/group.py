@@ -531,6 +531,11 @@ class Group:
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
+    @property
+    def startless(self) -> list[tuple[str, int]]:
+        """Assigned partitions that are not fetched yet, because nobody could say where they begin. Any thread."""
+        return sorted(self._startless.copy())
+
     def plan_of(self, topic: str) -> Plan:
         """The subscription a topic belongs to; one that names it goes before a pattern."""
         for plan in self.plans:
@@ -793,6 +798,7 @@ class Group:
             self._out_of_range(topic, partition)
             return
         self._error_at = self._clock()
+        self._board.client_failed(self._slot, self._error_at)
         if (error.fatal() or code == KafkaError._FATAL) and self._fatal is None:
             self._fatal = error
         self._board.count_error("client")

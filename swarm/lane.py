@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from swarm.errors import ConfigurationError
 from swarm.message import Record
 from swarm.plan import Plan
+from swarm.scoreboard import CLOSING, FULL, OUT_OF_RANGE, PAUSED, SEEKS, SUCCEEDS, Condition
 
 if TYPE_CHECKING:
     from swarm.consumer import Consumer
@@ -92,6 +93,10 @@ class Lane:
         """Waiting only for the batch to fill (`max_wait`)."""
         self.due_at = 0.0
         """While waiting: when to run again."""
+        self.waits_for = ""
+        """While waiting: what for (one of `scoreboard.WAITS`)."""
+        self.phase_at = 0.0
+        """Since when it is idle, ready or waiting, for people: a job says for itself when it began."""
         self.delayed_until: float | None = None
         """While running: when to run again after this run."""
 
@@ -617,3 +622,23 @@ class Lane:
                 if self.job_producer is None:
                     self.job_producer = self.group.make_job_producer()
         return self.job_producer
+
+
+def condition_of(lane: Lane) -> Condition:
+    """How it is, for who looks from outside. The poller; what other threads write is read as it is."""
+    predecessor = lane.predecessor
+    bits = (
+        lane.paused * PAUSED
+        | lane.out_of_range * OUT_OF_RANGE
+        | bool(lane.closing) * CLOSING
+        | (predecessor is not None and predecessor.phase != "closed") * SUCCEEDS
+        | lane.client_paused * FULL
+        | (lane.seek_to is not None) * SEEKS
+    )
+    waiting = lane.phase == "waiting"
+    waits_for, until = (lane.waits_for, lane.due_at) if waiting else ("", 0.0)
+    if lane.phase == "idle" and lane.held_until > 0.0:  # it has nothing to run, but is not fetched either until then
+        waits_for, until = "pause", lane.held_until
+    return Condition(
+        lane.phase, lane.phase_at, waits_for, until, bits, lane.attempt, lane.buffered, max(lane.frontier, UNKNOWN)
+    )

@@ -137,7 +137,9 @@ class Processor:
             lane.seek_request = lane.pause_request = None
             self._failed_event(lane, error, lane.frontier, lane.frontier, lane.failed)
             with self._dispatcher.lock:
-                self._dispatcher.delay(lane, self._clock() + lane.plan.backoff.delay(lane.failed, random.random()))
+                self._dispatcher.delay(
+                    lane, self._clock() + lane.plan.backoff.delay(lane.failed, random.random()), "set_up"
+                )
             return False
         lane.consumer = consumer
         lane.hook_names = overridden_hooks(consumer)
@@ -202,7 +204,7 @@ class Processor:
             if lane.closing:
                 return False
             lane.hook_due = hook
-            self._dispatcher.delay(lane, self._clock() + TRANSACTION_RETRY)
+            self._dispatcher.delay(lane, self._clock() + TRANSACTION_RETRY, "transaction")
             return True
 
     # -- a batch -----------------------------------------------------------------------------------------------------
@@ -347,7 +349,7 @@ class Processor:
                 lane.batch = []
             if judged.failure is None:
                 if judged.wait > 0 and not lane.closing:
-                    self._dispatcher.delay(lane, now + judged.wait)
+                    self._dispatcher.delay(lane, now + judged.wait, "rate" if judged.limited else "not_before")
                 return False
             if judged.considered:
                 return False  # the message comes first next time
@@ -402,7 +404,7 @@ class Processor:
             lane.batch = []
             if lane.closing or lane.paused or self._dispatcher.quiet or self._dispatcher.stopping:
                 return
-            self._dispatcher.delay(lane, self._clock() + HELD_SAYING)
+            self._dispatcher.delay(lane, self._clock() + HELD_SAYING, "held")
         self._bus.publish(events.MessageHeld(lane.group.name, lane.topic, lane.partition, message.offset(), deaths))
 
     def _say_skipped(self, lane: Lane, skipped: list[Record], reason: str) -> None:
@@ -431,15 +433,15 @@ class Processor:
             return True
         with self._dispatcher.lock:
             lane.frontier = before
-            self._not_now(lane, 1.0)
+            self._not_now(lane, 1.0, "commit")
         return False
 
-    def _not_now(self, lane: Lane, seconds: float) -> None:
+    def _not_now(self, lane: Lane, seconds: float, waits_for: str) -> None:
         """Run the batch later. Under the lock."""
         lane.put_back(lane.batch)
         lane.batch = []
         if not lane.closing:
-            self._dispatcher.delay(lane, self._clock() + seconds)
+            self._dispatcher.delay(lane, self._clock() + seconds, waits_for)
 
     def _succeeded(
         self, lane: Lane, batch: list[Record], done: int, attempt: int, seconds: float, handled_before: int
@@ -623,7 +625,7 @@ class Processor:
             if not lane.closing:
                 lane.transaction = transaction
                 return True
-            self._not_now(lane, 0.0)  # the partition went while the broker was waited for
+            self._not_now(lane, 0.0, "transaction")  # the partition went while the broker was waited for
         transaction.abort()
         return False
 
@@ -676,7 +678,7 @@ class Processor:
                 pause = max(
                     TRANSACTION_RETRY, lane.plan.backoff.delay(lane.aborts, random.random()) if lane.aborts > 1 else 0.0
                 )
-                self._dispatcher.delay(lane, self._clock() + pause)
+                self._dispatcher.delay(lane, self._clock() + pause, "transaction")
 
     # -- after a failure ---------------------------------------------------------------------------------------------
 
@@ -853,7 +855,7 @@ class Processor:
             )
             with self._dispatcher.lock:
                 if not lane.closing:
-                    self._dispatcher.delay(lane, self._clock() + DEAD_LETTER_RETRY)
+                    self._dispatcher.delay(lane, self._clock() + DEAD_LETTER_RETRY, "dead_letter")
             return
         if aside.letter:
             self._board.add(DEAD_LETTERS)

@@ -18,9 +18,9 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 _MAGIC: Final = 0x6B73776172_0000 + LAYOUT_VERSION
 
 STATES: Final = ("none", "starting", "running", "quiet", "stopping", "stopped")
@@ -28,6 +28,48 @@ STATES: Final = ("none", "starting", "running", "quiet", "stopping", "stopped")
 
 ERROR_KINDS: Final = ("handler", "client", "commit", "dead_letter", "listener", "hook")
 """Values of the label `kind` of `swarm_errors_total`."""
+
+PHASES: Final = ("idle", "ready", "running", "waiting", "closed")
+"""A lane's phases (`swarm.lane`) as numbers."""
+
+WAITS: Final = (
+    "",
+    "backoff",
+    "pause",
+    "rate",
+    "not_before",
+    "gathering",
+    "held",
+    "commit",
+    "transaction",
+    "dead_letter",
+    "set_up",
+)
+"""What a waiting lane waits for: the next attempt, the end of a handler's pause, its share of `rate_limit=`, the age of `not_before=`,
+a fuller batch (`max_wait=`), somebody's decision on a message that kills its process, a commit, a transaction, the dead letter topic, or
+another try to make its instance."""
+
+PAUSED, OUT_OF_RANGE, NO_START, CLOSING, SUCCEEDS, FULL, SEEKS = (1 << bit for bit in range(7))
+"""Bits of a lane's condition: an operator paused it; the group's offset is not in the log; where it begins is not known yet; it is being
+taken away; the job of an assignment before still runs; it is not fetched (full, paused or quiet); it is being sought."""
+
+TROUBLE_KINDS: Final = (
+    "handler",
+    "client",
+    "topic_missing",
+    "out_of_range",
+    "dead_letter",
+    "held",
+    "commit",
+    "hook",
+    "transaction",
+    "revocation",
+    "lost",
+    "dead_lettered",
+    "dropped",
+    "listener",
+)
+"""Kinds of what went wrong, for `swarmctl why` (`swarm.troubles`)."""
 
 DURATION_BOUNDS: Final = (
     0.001,
@@ -122,8 +164,49 @@ LOG_BYTES: Final = 32 << 10
 """The ring of a process's last log lines: its 50 last where they have some 600 bytes, as JSON lines may."""
 LOG_ENTRY: Final = 4096
 """Bytes kept of one entry, half of them from its end, where a traceback says most: none drives out all others."""
-SIZE: Final = -(-(_LOG_AT + LOG_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+_CONDITION_AT: Final = (_LOG_AT + LOG_BYTES) // 8
+_CONDITION_WORDS: Final = 8
+MAX_TROUBLES: Final = 64
+_TROUBLE_AT: Final = _CONDITION_AT + MAX_ASSIGNED * _CONDITION_WORDS
+_TROUBLE_WORDS: Final = 128  # twelve numbers, then group and topic (32 words each) and the text
+_TROUBLE_TEXT: Final = _TROUBLE_WORDS - 12 - 2 * _STRING_WORDS
+SIZE: Final = -(-(_TROUBLE_AT + MAX_TROUBLES * _TROUBLE_WORDS) * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
 """Bytes of one scoreboard. Only pages that were written take memory: some 20 KiB for a usual worker, and 32 for what it logs."""
+
+
+class Condition(NamedTuple):
+    """How a lane is: its phase (of PHASES) and since when, what it waits for (of WAITS) and until when (0.0: not by the clock), bits
+    (`PAUSED` …), the attempt that runs or comes next, messages that it has in store, the next offset of its frontier."""
+
+    phase: str = "idle"
+    since: float = 0.0
+    waits_for: str = ""
+    until: float = 0.0
+    bits: int = 0
+    attempt: int = 1
+    buffered: int = 0
+    frontier: int = -1001
+
+
+UNKNOWN_CONDITION: Final = Condition()
+
+
+class Trouble(NamedTuple):
+    """Something that went wrong, once or `count` times between `first_at` and `last_at`; the offsets and the attempt are those of the last
+    time. `until`: when what failed is tried again, 0.0: that is not known. What does not apply is empty, or -1."""
+
+    kind: str
+    group: str
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    attempt: int
+    first_at: float
+    last_at: float
+    count: int
+    until: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +227,9 @@ class JobView:
 @dataclass(frozen=True, slots=True)
 class GroupView:
     """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined. `stuck_since`: when the broker first answered
-    of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
-    of late its client was made anew after a fatal error. `contested`: how often of late another process had or took its seat."""
+        of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
+        of late its client was made anew after a fatal error. `contested`: how often of late another process had or took its seat. `error_at`:
+    when librdkafka last reported an error of the client, 0.0: never."""
 
     group: str
     poll_at: float
@@ -154,6 +238,7 @@ class GroupView:
     stuck_since: float = 0.0
     rebuilds: int = 0
     contested: int = 0
+    error_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +257,7 @@ class AssignedView:
     high_at: float
     paused: bool = False
     stands_since: float = 0.0
+    condition: Condition = UNKNOWN_CONDITION
 
     @property
     def lag(self) -> int | None:
@@ -324,6 +410,10 @@ class Scoreboard:
         """How often of late another process had or took this member's seat; 0: nobody, as far as is known."""
         self.ints[_GROUP_AT + slot * _GROUP_WORDS + 6] = times
 
+    def client_failed(self, slot: int, at: float) -> None:
+        """The group's client has reported an error."""
+        self.floats[_GROUP_AT + slot * _GROUP_WORDS + 7] = at
+
     def add_thread(self, name: str, ident: int | None = None) -> None:
         """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins."""
         with self._lock:
@@ -354,9 +444,13 @@ class Scoreboard:
         """The processing thread of this slot is idle."""
         self.floats[_JOB_AT + slot * _JOB_WORDS] = 0.0
 
-    def set_assigned(self, entries: Sequence[tuple[int, int, int, int, int, int, float, bool, float]]) -> None:
+    def set_assigned(
+        self,
+        entries: Sequence[tuple[int, int, int, int, int, int, float, bool, float]],
+        conditions: Sequence[Condition] = (),
+    ) -> None:
         """Write the whole table of assigned partitions: (group, topic, partition, position, committed, high, high_at, paused,
-        stands_since)."""
+        stands_since), and how each of them is, in the same order."""
         with self._lock:
             self.ints[ASSIGN_SEQ] += 1
             for number, entry in enumerate(entries[:MAX_ASSIGNED]):
@@ -366,9 +460,39 @@ class Scoreboard:
                 self.floats[at + 6] = entry[6]
                 self.ints[at + 7] = entry[7]
                 self.floats[at + 8] = entry[8]
+                condition = conditions[number] if number < len(conditions) else UNKNOWN_CONDITION
+                self._set_condition(_CONDITION_AT + number * _CONDITION_WORDS, condition)
             self.ints[N_ASSIGNED] = min(len(entries), MAX_ASSIGNED)
             self.floats[STANDS_SINCE] = min((entry[8] for entry in entries if entry[8]), default=0.0)
             self.ints[ASSIGN_SEQ] += 1
+
+    def _set_condition(self, at: int, condition: Condition) -> None:
+        phase, since, waits_for, until, bits, attempt, buffered, frontier = condition
+        ints, floats = self.ints, self.floats
+        ints[at] = PHASES.index(phase)
+        floats[at + 1] = since
+        ints[at + 2] = WAITS.index(waits_for)
+        floats[at + 3] = until
+        ints[at + 4] = bits
+        ints[at + 5] = attempt
+        ints[at + 6] = buffered
+        ints[at + 7] = frontier
+
+    def set_trouble(self, slot: int, trouble: Trouble) -> None:
+        """Write one of MAX_TROUBLES entries. They outlive the process: its successor finds them, too."""
+        at = _TROUBLE_AT + slot * _TROUBLE_WORDS
+        with self._lock:
+            self.ints[at] |= 1  # also where the last writer was killed in the middle
+            for word, number in enumerate(
+                (TROUBLE_KINDS.index(trouble.kind) + 1, *trouble[3:7], trouble.count), start=at + 1
+            ):
+                self.ints[word] = number
+            for word, instant in enumerate((trouble.first_at, trouble.last_at, trouble.until), start=at + 7):
+                self.floats[word] = instant
+            self._put_text(at + 12, _STRING_WORDS * 8, trouble.group)
+            self._put_text(at + 12 + _STRING_WORDS, _STRING_WORDS * 8, trouble.topic)
+            self._put_text(at + 12 + 2 * _STRING_WORDS, _TROUBLE_TEXT * 8, trouble.text)
+            self.ints[at] += 1
 
     def set_error(self, text: str) -> None:
         """The last error that ends a worker (boot, thread died), for its exit's explanation."""
@@ -451,6 +575,7 @@ class Scoreboard:
                     self.floats[at + 4],
                     int(self.ints[at + 5]),
                     int(self.ints[at + 6]),
+                    self.floats[at + 7],
                 )
             )
         return result
@@ -503,11 +628,48 @@ class Scoreboard:
                         self.floats[at + 6],
                         bool(self.ints[at + 7]),
                         self.floats[at + 8],
+                        self._condition(_CONDITION_AT + number * _CONDITION_WORDS),
                     )
                 )
             if before % 2 == 0 and self.ints[ASSIGN_SEQ] == before:
                 break
         return views
+
+    def _condition(self, at: int) -> Condition:
+        ints, floats = self.ints, self.floats
+        return Condition(
+            PHASES[ints[at]],
+            floats[at + 1],
+            WAITS[ints[at + 2]],
+            floats[at + 3],
+            int(ints[at + 4]),
+            int(ints[at + 5]),
+            int(ints[at + 6]),
+            int(ints[at + 7]),
+        )
+
+    def troubles(self) -> dict[int, Trouble]:
+        """What went wrong of late, by entry, also in former processes of the index. One that is being written is left out."""
+        found = {}
+        for slot in range(MAX_TROUBLES):
+            at = _TROUBLE_AT + slot * _TROUBLE_WORDS
+            before, kind = self.ints[at], self.ints[at + 1]
+            if before % 2 or not 1 <= kind <= len(TROUBLE_KINDS):
+                continue
+            trouble = Trouble(
+                TROUBLE_KINDS[kind - 1],
+                self._text(at + 12, _STRING_WORDS * 8),
+                self._text(at + 12 + _STRING_WORDS, _STRING_WORDS * 8),
+                *(int(self.ints[at + 2 + i]) for i in range(4)),
+                first_at=self.floats[at + 7],
+                last_at=self.floats[at + 8],
+                count=int(self.ints[at + 6]),
+                until=self.floats[at + 9],
+                text=self._text(at + 12 + 2 * _STRING_WORDS, _TROUBLE_TEXT * 8),
+            )
+            if self.ints[at] == before:
+                found[slot] = trouble
+        return found
 
     def threads(self) -> dict[int, str]:
         """Thread ident -> name."""

@@ -35,6 +35,7 @@ from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError, describe
 from swarm.flow import Bucket
 from swarm.group import Group
+from swarm.lane import UNKNOWN, condition_of
 from swarm.loading import app_problems, load_app, own_frames, secrets_of
 from swarm.logs import Log
 from swarm.membership import group_properties
@@ -42,10 +43,23 @@ from swarm.ownership import unowned
 from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
-from swarm.scoreboard import FENCED, LOOP_AT, MAX_JOBS, MESSAGES, PID, PREPARED_AT, READY_AT, STARTED_AT, Scoreboard
+from swarm.scoreboard import (
+    FENCED,
+    LOOP_AT,
+    MAX_JOBS,
+    MESSAGES,
+    NO_START,
+    PID,
+    PREPARED_AT,
+    READY_AT,
+    STARTED_AT,
+    Condition,
+    Scoreboard,
+)
 from swarm.selection import chosen_groups, placed
 from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
+from swarm.troubles import Troubles
 
 if TYPE_CHECKING:
     from swarm.config import Loaded, Settings
@@ -139,6 +153,7 @@ class Runtime:
         self.joins_without_seat = settings.supervision.refused_seat == "dynamic"
         self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
         self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
+        Troubles(self.board, self.clock).listen(self.bus)
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)
         self.pauses = Pauses(birth.pauses)
@@ -290,10 +305,12 @@ class Runtime:
     def publish_assignment(self) -> None:
         """Write the table of partitions and the process title. Poller threads."""
         entries = []
+        conditions = []
         for group in self.groups:
             with self.dispatcher.lock:
                 lanes = list(group.lanes.values())
             for lane in lanes:
+                conditions.append(condition_of(lane))
                 entries.append(
                     (
                         *lane.string_ids,
@@ -306,7 +323,11 @@ class Runtime:
                         group.standing.since(lane.key),
                     )
                 )
-        self.board.set_assigned(entries)
+            for topic, partition in group.startless:
+                ids = (self.board.string(group.name), self.board.string(topic))
+                entries.append((*ids, partition, UNKNOWN, UNKNOWN, UNKNOWN, 0.0, False, 0.0))
+                conditions.append(Condition(bits=NO_START))
+        self.board.set_assigned(entries, conditions)
 
     def assignment_title(self) -> str:
         """`orders/3,5 clicks/0`, at most some 100 characters."""

@@ -28,7 +28,7 @@ def running(dispatcher: Dispatcher, number: int) -> Lane:
     """A lane that a thread has in hand."""
     found = lane(number)
     with dispatcher.lock:
-        dispatcher._make_ready(found)
+        dispatcher._make_ready(found, 0.0)
     assert dispatcher.next() is found
     return found
 
@@ -46,7 +46,7 @@ def test_it_waits_until_the_others_have_ended_and_nothing_begins_meanwhile(dispa
     begun = in_thread(lambda: dispatcher.begin_alone(suspect, 60.0))
     wait_for(lambda: dispatcher._want_alone == 1)
     with dispatcher.lock:
-        dispatcher._make_ready(lane(2))
+        dispatcher._make_ready(lane(2), 0.0)
     taken = in_thread(dispatcher.next)
 
     assert not begun
@@ -84,8 +84,8 @@ def test_whoever_leaves_goes_past_it(dispatcher: Dispatcher) -> None:
     ordinary, leaving = lane(1), lane(2)
     leaving.closing, leaving.hook_due = "revoked", "on_revoked"
     with dispatcher.lock:
-        dispatcher._make_ready(ordinary)
-        dispatcher._make_ready(leaving)
+        dispatcher._make_ready(ordinary, 0.0)
+        dispatcher._make_ready(leaving, 0.0)
 
     assert dispatcher.next() is leaving
     with dispatcher.lock:
