@@ -7,7 +7,14 @@ reported all together as one `SettingsError`. A new section is a class and a fie
 from swarm.config.kafka import check_properties, hidden, hider, redact
 from swarm.config.load import Loaded, load_settings
 from swarm.config.memory import memory_budget
-from swarm.config.paths import PathError, choose_run_dir, choose_state_dir, find_run_dirs, run_dir_candidates
+from swarm.config.paths import (
+    PathError,
+    choose_run_dir,
+    choose_state_dir,
+    find_run_dirs,
+    find_state_dir,
+    run_dir_candidates,
+)
 from swarm.config.problems import Problem, SettingsError
 from swarm.config.schema import Settings
 
@@ -21,6 +28,7 @@ __all__ = [
     "choose_run_dir",
     "choose_state_dir",
     "find_run_dirs",
+    "find_state_dir",
     "hidden",
     "hider",
     "load_settings",

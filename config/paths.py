@@ -101,6 +101,17 @@ def choose_state_dir(
     return path
 
 
+def find_state_dir(settings: Settings, environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path | None:
+    """Where a daemon of these settings leaves what outlives it; None where there is no such directory. Makes nothing."""
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    for run_dir in run_dir_candidates(settings, environ, uid):
+        found = _state_dir(settings, run_dir, environ, uid)
+        if found is not None and found.is_dir() and _distrust(found, uid) is None:
+            return found
+    return None
+
+
 def _state_dir(settings: Settings, run_dir: Path, environ: Mapping[str, str], uid: int) -> Path | None:
     chosen = settings.swarm.state_dir or _absolute(environ.get("STATE_DIRECTORY", "").partition(":")[0])
     if chosen is not None:

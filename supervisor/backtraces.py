@@ -7,19 +7,27 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from swarm.scoreboard import Scoreboard
+from swarm.stacks import sections
 from swarm.supervisor.processes import Process, send
 
+POLL: Final = 0.05
+"""Seconds between two looks at dumps under way."""
 QUIET_FOR: Final = 0.2
 """Seconds without growth after which a dump is whole (a hundred threads of a hundred frames take some 50 ms)."""
 PATIENCE: Final = 2.0
 """Seconds to wait for the first byte."""
 KEEP: Final = 4 << 20
 """Bytes after which a dump file is emptied."""
+
+SAMPLE_EVERY: Final = 0.1
+"""Seconds between two samples of a profile: each stops all threads of the process for some 50 µs and more, as many as there are."""
 
 _THREAD_LINE: Final = re.compile(r"^((?:Current t|T)hread 0x)([0-9a-f]+)", re.MULTILINE)
 
@@ -92,10 +100,25 @@ def name_threads(text: str, names: Mapping[int, str]) -> str:
     """Python 3.11 prints idents only: put the names beside them."""
 
     def named(match: re.Match[str]) -> str:
-        name = names.get(int(match[2], 16))
-        return f'{match[1]}{match[2]} "{name}"' if name else match[0]
+        label = names.get(int(match[2], 16))
+        if not label:
+            return match[0]
+        name, _, hand = label.partition("\n")
+        return f'{match[1]}{match[2]} "{name}"{hand}'
 
     return _THREAD_LINE.sub(named, text)
+
+
+def labels(board: Scoreboard) -> dict[int, str]:
+    """What stands beside the threads of a worker: the name, and on a line of its own the batch that it has in hand."""
+    now = time.monotonic()
+    found = board.threads()
+    for job in board.jobs():
+        if job.thread in found:
+            what = f"{job.topic}/{job.partition} offsets {job.first_offset}-{job.last_offset}"
+            more = f"group {job.group}, attempt {job.attempt}, for {now - job.started_at:.1f} s"
+            found[job.thread] += f"\n [in hand: {what}, {more}]"
+    return found
 
 
 Dumped = dict[str, Any]
@@ -104,11 +127,73 @@ Asked = tuple[str, int | None, Process, int, Callable[[], Mapping[int, str]]]
 """A process to ask: kind, index, process, dump file, its threads' names."""
 
 
+@dataclass(slots=True)
+class Sampling:
+    """A profile under way: a dump each SAMPLE_EVERY. What they are is counted as it comes, so it takes no room."""
+
+    process: Process
+    fd: int
+    names: Callable[[], Mapping[int, str]]
+    until: float
+    then: Callable[[Counter[str], int], None]
+    next_at: float
+    read_to: int
+    asked: int = 0
+    counted: Counter[str] = field(default_factory=Counter)
+    _rest: str = ""
+
+    def step(self, now: float) -> bool:
+        """Ask for the next dump if it is time, and read what came; whether it is over."""
+        if now < self.until and now >= self.next_at:
+            self.next_at = now + SAMPLE_EVERY
+            if send(self.process, signal.SIGTTIN):
+                self.asked += 1
+            else:
+                self.until = now
+        over = now >= self.until + QUIET_FOR
+        self._read(last=over)
+        return over
+
+    def _read(self, *, last: bool) -> None:
+        size = os.fstat(self.fd).st_size
+        if size < self.read_to:  # another reader has emptied the file
+            self.read_to = 0
+        text = self._rest + os.pread(self.fd, size - self.read_to, self.read_to).decode("utf-8", "replace")
+        self.read_to = size
+        found = list(sections(text))
+        # The last one may be half written.
+        self._rest = "" if last or not found else found.pop()
+        names = {ident: label.partition("\n")[0] for ident, label in self.names().items()} if found else {}
+        self.counted.update(name_threads(section, names) for section in found)
+        if size > KEEP:
+            os.ftruncate(self.fd, 0)
+            self.read_to = 0
+
+
 class Backtraces:
     """The dumps that are under way. Asking never waits; `collect` in each pass."""
 
     def __init__(self) -> None:
         self.pending: list[Backtrace] = []
+        self.sampling: list[Sampling] = []
+
+    @property
+    def look_in(self) -> float | None:
+        """Seconds until something has to be done for a dump or a profile; None: there is none."""
+        return min((SAMPLE_EVERY / 2 if each else POLL for each in (self.sampling, self.pending) if each), default=None)
+
+    def sample(
+        self,
+        process: Process,
+        fd: int,
+        names: Callable[[], Mapping[int, str]],
+        seconds: float,
+        then: Callable[[Counter[str], int], None],
+    ) -> None:
+        """Take dumps of one process for so many seconds; `then` hears the text of each thread with how often it was seen, and the number of
+        dumps that were asked for."""
+        now = time.monotonic()
+        self.sampling.append(Sampling(process, fd, names, now + seconds, then, now, os.fstat(fd).st_size))
 
     def ask(
         self, process: Process, fd: int, names: Callable[[], Mapping[int, str]], then: Callable[[str], None]
@@ -143,10 +228,13 @@ class Backtraces:
         for dump in [dump for dump in self.pending if dump.done(now)]:
             self.pending.remove(dump)
             dump.then(dump.text())
+        for sampling in [each for each in self.sampling if each.step(now)]:
+            self.sampling.remove(sampling)
+            sampling.then(sampling.counted, sampling.asked)
 
     def reads(self, fd: int) -> bool:
         """Whether somebody still waits for what comes into this file."""
-        return any(dump.fd == fd for dump in self.pending)
+        return any(each.fd == fd for each in (*self.pending, *self.sampling))
 
     def own(self, fd: int) -> str:
         """This process's own backtrace, at once."""

@@ -15,8 +15,10 @@ import selectors
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,8 @@ from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import bound, chosen_groups, missing_workers
-from swarm.supervisor import incidents, memory
-from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, make_dump_file
+from swarm.supervisor import circumstances, incidents, memory
+from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, labels, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
 from swarm.supervisor.listening import ListenerProcess, wanted_by
@@ -68,18 +70,19 @@ from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import groups_of, snapshot
 from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
+from swarm.supervisor.trend import History
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
 
 if TYPE_CHECKING:
     from swarm.app import App
     from swarm.config import Loaded
 
-BACKTRACE_POLL = 0.05
-"""Seconds between two looks at dumps under way."""
 MOST_WORKERS = 256
 EXTENSION = 20.0
 """Seconds by which systemd is asked to wait longer while workers drain, and what the goodbyes after the last one may take. Said again
 long before they are over, for as long as the loop comes round: the workers have deadlines of their own."""
+LONGEST_PROFILE = 60.0
+"""Seconds of one profile."""
 SAME_SIGNAL = 0.2
 """Seconds within which a second TERM is the first one, heard twice: timeout(1) signals its child and then its whole group."""
 
@@ -190,6 +193,7 @@ class Supervisor:
             left.suspects if left is not None and self.reload_error else (),
             left.pauses if left is not None else (),
         )
+        self.history = History()
         self._oom_kills = OomKills()
         self.dies_together = oom_group()
         """Whether the kernel kills all of our cgroup where one of it runs out of memory."""
@@ -221,8 +225,8 @@ class Supervisor:
     def _timeout(self) -> float:
         now = time.monotonic()
         due = [now + self.check_interval]
-        if self._backtraces.pending:
-            due.append(now + BACKTRACE_POLL)
+        if (look_in := self._backtraces.look_in) is not None:
+            due.append(now + look_in)
         for worker in self.workers:
             if worker.process is None and not self.stopping and worker.restart_at > self._last_pass:
                 due.append(worker.restart_at)  # whoever was due at the last pass and has no process, waits for others
@@ -254,6 +258,7 @@ class Supervisor:
             self._oom_kills.look(now)
         if not self.stopping:
             self.partitions.ask_for_owners(self.loaded.settings.supervision.ownership_interval, now)
+        circumstances.look(self, now)
         if self._listeners is not None:
             self._listeners.collect()
         if self._rehearsal is not None:
@@ -769,7 +774,7 @@ class Supervisor:
 
     def _left_backtrace(self, worker: Worker, pid: int, now: float) -> str:
         """What a process wrote about its threads before it died."""
-        return Backtrace(pid, worker.dump_fd, now, lambda _: None, worker.board.threads).whole(worker.dump_from)
+        return Backtrace(pid, worker.dump_fd, now, lambda _: None, lambda: labels(worker.board)).whole(worker.dump_from)
 
     # -- backtraces --------------------------------------------------------------------------------------------------
 
@@ -786,12 +791,12 @@ class Supervisor:
             if worker.reason is not None and not worker.terminated_at:  # else it is about to be killed
                 self._write_incident(worker, pid, worker.reason, "being replaced")
 
-        self._backtraces.ask(worker.process, worker.dump_fd, worker.board.threads, done)
+        self._backtraces.ask(worker.process, worker.dump_fd, lambda: labels(worker.board), done)
 
     def _dump_all(self, only: int | None, then: Callable[[list[Dumped]], None], own: str | None) -> None:
         """Backtraces of every process (or of one worker); `own` is this process's, taken already."""
         asked: list[Asked] = [
-            ("worker", worker.index, worker.process, worker.dump_fd, worker.board.threads)
+            ("worker", worker.index, worker.process, worker.dump_fd, partial(labels, worker.board))
             for worker in self.workers
             if worker.process is not None and only in (None, worker.index)
         ]
@@ -801,6 +806,25 @@ class Supervisor:
         if own is not None:
             mine = [{"process": "supervisor", "worker": None, "pid": os.getpid(), "text": own}]
         self._backtraces.ask_all(asked, lambda found: then(found + mine))
+
+    def _profile(self, request: dict[str, Any], connection: Connection) -> None:
+        """`swarmctl why WORKER --profile S`: what its threads are seen doing, and how often."""
+        index, seconds = request.get("worker"), request.get("seconds")
+        if type(index) is not int or not 0 <= index < len(self.workers):
+            connection.refuse(f"there is no worker {index!r}: they are numbered 0 to {len(self.workers) - 1}")
+            return
+        if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_PROFILE:
+            connection.refuse(f"profile: expected up to {LONGEST_PROFILE:g} seconds, got {seconds!r}")
+            return
+        worker = self.workers[index]
+        if worker.process is None:
+            connection.refuse(f"worker {index} has no process at the moment")
+            return
+
+        def done(counted: Counter[str], asked: int) -> None:
+            connection.answer({"samples": asked, "stacks": list(counted.items())})
+
+        self._backtraces.sample(worker.process, worker.dump_fd, partial(labels, worker.board), seconds, done)
 
     def _publish_backtraces(self, found: list[Dumped]) -> None:
         for item in found:
@@ -909,6 +933,10 @@ class Supervisor:
         match request["command"]:
             case "status":
                 connection.answer(self.status(full=True))
+            case "why":
+                connection.answer(circumstances.circumstances(self))
+            case "profile":
+                self._profile(request, connection)
             case "stop":
                 timeout = request.get("timeout")
                 if timeout is not None and not (isinstance(timeout, (int, float)) and 0 <= timeout < 1e9):
