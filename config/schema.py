@@ -143,6 +143,12 @@ class SwarmSection(Section):
     exclude_topics: Annotated[tuple[str, ...], kinds.patterns()] = setting(
         (), "Do not consume these topics; stronger than include_topics. Default: none."
     )
+    isolate: Annotated[str | None, kinds.text("TOPIC or TOPIC/PARTITION", r"[A-Za-z0-9._-]{1,249}(/[0-9]{1,9})?")] = (
+        setting(
+            None,
+            "Consume only this topic, or this partition of it, one message at a time. Set by start --isolate. Default: off.",
+        )
+    )
     shutdown_timeout: Annotated[float, kinds.seconds(0.001, WEEK)] = setting(
         30.0, "How long a worker may take to finish its jobs and leave before it is killed."
     )
@@ -281,6 +287,9 @@ class InstrumentationSection(Section):
         "off",
         "OpenTelemetry spans: to a collector by OTLP over HTTP (OTEL_EXPORTER_OTLP_ENDPOINT), or to the provider that the app sets in "
         "an after_fork hook. Needs kafka-swarm[opentelemetry].",
+    )
+    listeners: Annotated[bool, kinds.flag()] = setting(
+        True, "Call the application's own listeners. false: none of them, to see whether one of them is the trouble."
     )
 
 

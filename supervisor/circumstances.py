@@ -98,7 +98,7 @@ def _worker(
         supervisor.history.memory_trend(pid) if pid is not None else None,
         shown["cpu_percent"],
         int(board.ints[MESSAGES]),
-        "",
+        supervisor.debugging.flags_of(worker.index),
         tuple(_jobs(board, now)) if alive else (),
         tuple(_members(supervisor, board, now)) if alive else (),
         tuple(_partition(supervisor, view, now) for view in _in_order(board)),

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from swarm import events
 from swarm.app import App
+from swarm.conduct import SLOW, TRIES, Conduct
 from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
@@ -39,7 +40,7 @@ def wanted_by(app: App | None) -> bool:
 class ListenerProcess:
     """The supervisor's side: hands events over, never waits, and starts the child again when it dies."""
 
-    def __init__(self, app: App, fork: Fork, failed: Callable[[events.ListenerFailed], None]) -> None:
+    def __init__(self, app: App, fork: Fork, failed: Callable[[events.Event], None]) -> None:
         self._app = app
         self._fork = fork
         self._failed = failed
@@ -62,7 +63,7 @@ class ListenerProcess:
 
     def hear(self, event: events.Event) -> None:
         """The sink of the supervisor's bus."""
-        if isinstance(event, events.ListenerFailed):
+        if isinstance(event, (events.ListenerFailed, events.ListenerSwitchedOff)):
             return
         if self._process is None and time.monotonic() >= self._start_at:
             self._start_at = time.monotonic() + _RESTART
@@ -86,7 +87,8 @@ class ListenerProcess:
             return
         try:
             while data := process.channel.recv(65536):
-                self._failed(events.ListenerFailed(*json.loads(data)))
+                *said, off = (*json.loads(data), "")[:5]
+                self._failed(events.ListenerSwitchedOff(*said) if off else events.ListenerFailed(*said))
         except OSError:
             pass
         if reap(process) is not None:
@@ -111,20 +113,29 @@ class ListenerProcess:
 def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
     """The child's side: hear until the supervisor closes its end. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
-    failures: dict[tuple[str, str], int] = {}
+    conduct = Conduct()
     channel.setblocking(True)
     while data := channel.recv(1 << 20):
         name, facts = json.loads(data)
         event = events.CATALOGUE[name](**facts)
         for wanted, listener in listeners:
-            if not isinstance(event, wanted):
+            if not isinstance(event, wanted) or conduct.is_off(id(listener)):
                 continue
+            began = time.monotonic()
             try:
                 listener(event)
+                seconds = time.monotonic() - began
+                wrong = f"it took {seconds:.1f} s: events behind it wait" if seconds > SLOW else ""
             except BaseException as error:
-                who = getattr(listener, "__qualname__", repr(listener))
-                count = failures[(who, name)] = failures.get((who, name), 0) + 1
-                if count & (count - 1) == 0:
-                    with contextlib.suppress(OSError):
-                        channel.send(json.dumps([who, name, f"{type(error).__name__}: {error}", count]).encode())
+                wrong = f"{type(error).__name__}: {error}"
+            if not wrong:
+                conduct.went_well(id(listener))
+                continue
+            who = getattr(listener, "__qualname__", repr(listener))
+            step = conduct.went_wrong(id(listener), name)
+            with contextlib.suppress(OSError):
+                if step.say:
+                    channel.send(json.dumps([who, name, wrong, step.count]).encode())
+                if step.off:
+                    channel.send(json.dumps([who, name, wrong, TRIES, "off"]).encode())
     return 0

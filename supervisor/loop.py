@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm import __version__, events, exits, journal
+from swarm import __version__, events, exits, isolation, journal
 from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
@@ -31,6 +31,7 @@ from swarm.supervisor import circumstances, incidents, memory
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, labels, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
+from swarm.supervisor.debugging import Debugging, misfit
 from swarm.supervisor.listening import ListenerProcess, wanted_by
 from swarm.supervisor.memory import OomKills, oom_group
 from swarm.supervisor.notify import Notifier
@@ -112,6 +113,7 @@ class Supervisor:
         self.run_dir = run_dir
         self.state_dir = state_dir
         self.name = settings.swarm.name
+        self.log = log
         self.bus = Bus([(events.Event, log.event)])
         journal.of_supervisor(settings, state_dir, self.bus)
         self._make_worker_log = make_worker_log
@@ -157,7 +159,7 @@ class Supervisor:
         )
         self._selector.register(self._signals.fd, selectors.EVENT_READ, lambda _: self._hear_signals())
         self._listeners: ListenerProcess | None = None
-        if app is not None and wanted_by(app):
+        if app is not None and settings.instrumentation.listeners and wanted_by(app):
             dump = make_dump_file("listeners")
             self._listeners = ListenerProcess(
                 app, lambda body: fork_listener(self.name, body, dump, self._close_in_child()), self.bus.publish
@@ -186,14 +188,16 @@ class Supervisor:
         self._scaling = False
         self._wanted = sum(1 for worker in self.workers if not worker.retired)
         # New code may bear what killed the old.
+        words = isolation.words(settings.swarm.isolate)
         self.partitions = Partitions(
             self.workers,
             self.bus,
             self._tell,
             left.suspects if left is not None and self.reload_error else (),
-            left.pauses if left is not None else (),
+            left.pauses if left is not None else words,
         )
         self.history = History()
+        self.debugging = Debugging()
         self._oom_kills = OomKills()
         self.dies_together = oom_group()
         """Whether the kernel kills all of our cgroup where one of it runs out of memory."""
@@ -259,6 +263,8 @@ class Supervisor:
         if not self.stopping:
             self.partitions.ask_for_owners(self.loaded.settings.supervision.ownership_interval, now)
         circumstances.look(self, now)
+        for index in self.debugging.over(now):
+            self._end_debug(index, "its time is over")
         if self._listeners is not None:
             self._listeners.collect()
         if self._rehearsal is not None:
@@ -602,6 +608,7 @@ class Supervisor:
                 self.partitions.suspects.facts(),
                 self.partitions.pauses.facts(),
                 self.state_dir,
+                self.debugging.born(worker.index, now),
             )
         except OSError as error:
             worker.failures += 1
@@ -622,6 +629,9 @@ class Supervisor:
             return
         if worker.told_quiet != self.quiet and self._tell(worker, {"command": "quiet" if self.quiet else "resume"}):
             worker.told_quiet = self.quiet
+        level = self.debugging.level_of(worker.index)
+        if worker.told_level != level and self._tell(worker, {"command": "log_level", "level": level}):
+            worker.told_level = level
         version = self.partitions.suspects.version
         if worker.told_suspects != version and self._tell(
             worker, {"command": "suspects", "suspects": self.partitions.suspects.facts()}
@@ -957,6 +967,14 @@ class Supervisor:
                     return
                 own = self._backtraces.own(self._own_dump) if only is None else None
                 self._dump_all(only, lambda found: connection.answer({"processes": found}), own)
+            case "debug" | "log_level" as command:
+                wrong = misfit(request, len(self.workers))
+                if wrong or (self.stopping and command == "debug" and request.get("flags")):
+                    connection.refuse(wrong or "the swarm is being stopped")
+                elif command == "debug":
+                    self._debug(request, connection)
+                else:
+                    self._set_log_level(request, connection)
             case "quiet" | "resume" as command:
                 self.set_quiet(command == "quiet")
                 connection.answer({"state": self.state})
@@ -993,6 +1011,47 @@ class Supervisor:
                 self.reload(connection, wait=bool(request.get("wait", True)))
             case other:
                 connection.refuse(f"unknown command {other!r}")
+
+    def _debug(self, request: dict[str, Any], connection: Connection) -> None:
+        """`swarmctl debug`: replace a worker by one whose clients tell more, or back; without flags: what is under way."""
+        index, flags = request.get("worker"), request.get("flags")
+        if index is not None and flags is not None:
+            wait = self._wait_for_restart(index)
+            debug = self.debugging.order(index, flags, float(request["seconds"]), self.state_dir)
+            self.bus.publish(events.DebugBegun(index, flags, float(request["seconds"]), debug.path))
+            self.restart(index)
+        elif index is not None and request.get("off"):
+            wait = self._wait_for_restart(index)
+            if not self._end_debug(index, "swarmctl debug --off"):
+                connection.refuse(f"worker {index} is not being debugged")
+                return
+        else:
+            connection.answer({"debugged": self.debugging.facts(time.monotonic())})
+            return
+
+        def done() -> Answer:
+            answer = wait()
+            return {"debugged": self.debugging.facts(time.monotonic())} if isinstance(answer, dict) else answer
+
+        self._wait_or_answer(request, connection, done)
+
+    def _end_debug(self, index: int, why: str) -> bool:
+        was = self.debugging.end(index)
+        if index < len(self.workers) and (was or why != "swarmctl debug --off"):
+            self.bus.publish(events.DebugEnded(index, why))
+            self.restart(index)
+        return was
+
+    def _set_log_level(self, request: dict[str, Any], connection: Connection) -> None:
+        """`swarmctl log-level`: of one worker, or of all and the supervisor, until the daemon's end or a reload."""
+        only, level = request.get("worker"), request["level"]
+        self.debugging.set_level(only, level)
+        if only is None:
+            self.log.set_level(level)
+        for worker in self.workers:
+            self._inform(worker)
+        self.bus.publish(events.LogLevelSet(only, level))
+        connection.answer({"state": self.state, "level": level})
 
     def _wait_or_answer(self, request: dict[str, Any], connection: Connection, done: Callable[[], Answer]) -> None:
         if request.get("wait", True):

@@ -24,6 +24,7 @@ from swarm.exits import signal_name
 if TYPE_CHECKING:
     from swarm.app import App
     from swarm.config import Loaded
+    from swarm.debugging import Debug
     from swarm.logs import Log
     from swarm.scoreboard import Bulletin, Scoreboard
 
@@ -72,6 +73,7 @@ def load_children() -> None:
 
     import setproctitle  # noqa: F401
 
+    import swarm.debugging
     import swarm.supervisor.exposition
     import swarm.supervisor.observer
     import swarm.supervisor.page
@@ -162,8 +164,9 @@ def fork_worker(
     suspects: list[dict[str, Any]],
     pauses: list[dict[str, Any]],
     state_dir: Path,
+    debug: Debug | None = None,
 ) -> Process:
-    """Fork a worker. `suspects`, `pauses`: what it has to know of messages that may kill it, and of partitions that are paused. `close` names descriptors of the supervisor that the child must not hold; raises OSError (EAGAIN, ENOMEM)."""
+    """Fork a worker. `suspects`, `pauses`: what it has to know of messages that may kill it, and of partitions that are paused. `debug`: what its clients shall tell. `close` names descriptors of the supervisor that the child must not hold; raises OSError (EAGAIN, ENOMEM)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -174,7 +177,9 @@ def fork_worker(
 
         ours.close()
         signal_fd = _become_child(close, dump_fd)
-        return run(Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, state_dir, signal_fd))
+        return run(
+            Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, state_dir, signal_fd, debug)
+        )
 
     pid = _fork(be_worker)
     theirs.close()

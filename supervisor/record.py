@@ -85,6 +85,8 @@ class Worker:
     """The version of the suspects that its process knows."""
     told_pauses: int = 0
     """The same of what is paused."""
+    told_level: str = ""
+    """The log level that its process was told; empty: that of the settings."""
 
     retired: bool = False
     settling: bool = False
@@ -158,6 +160,7 @@ class Worker:
         self.dump = "none"
         self.backtrace = ""
         self.ready_said = self.told_quiet = False
+        self.told_level = ""
         self.memory = self.memory_over = 0
         self.rss, self.sampled_at = None, 0.0
         self.cpu_at = (0.0, 0.0)

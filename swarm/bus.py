@@ -1,7 +1,8 @@
 """Who hears of what happened. Our own sinks are called at once; an application's listeners in a thread of their own.
 
 A listener must not change processing: it runs on a queue of bounded length in the thread `listeners`; what it raises is
-counted and said, and where it cannot keep up, events are dropped and counted, never waited for.
+counted and said, and where it cannot keep up, events are dropped and counted, never waited for. One that goes wrong again and again is
+heard no more (`swarm.conduct`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from swarm.conduct import SLOW, TRIES, Conduct
 from swarm.errors import describe
-from swarm.events import Event, ListenerFailed
+from swarm.events import Event, ListenerFailed, ListenerSwitchedOff
 
 Sink = Callable[[Event], None]
 _QUEUE_LENGTH: Final = 10_000
@@ -31,16 +33,24 @@ class Bus:
         self._sinks.append((event, sink))
         self._by_type = {}
 
+    def replace(self, sink: Sink, wanted: Sequence[type[Event]]) -> None:
+        """Let one of our own sinks hear these classes from now on, and no others."""
+        self._sinks = [*((event, sink) for event in wanted), *(pair for pair in self._sinks if pair[1] != sink)]
+        self._by_type = {}
+
     def wants(self, event: type[Event]) -> bool:
         """Whether anybody listens: whoever publishes often asks before it builds the event."""
         return bool(self._for(event))
 
     def _for(self, event: type[Event]) -> tuple[Sink, ...]:
-        sinks = self._by_type.get(event)
+        by_type = (
+            self._by_type
+        )  # a new one when somebody subscribes meanwhile: what we put into the old one is not looked at again
+        sinks = by_type.get(event)
         if sinks is None:
             # Each sink once, also one that listens to the class and to a base of it.
             sinks = tuple(dict.fromkeys(sink for wanted, sink in self._sinks if issubclass(event, wanted)))
-            self._by_type[event] = sinks
+            by_type[event] = sinks
         return sinks
 
     def publish(self, event: Event) -> None:
@@ -65,7 +75,7 @@ class Listeners:
         self._on_thread = on_thread
         self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUE_LENGTH)
         self._dropped = 0
-        self._failures: dict[tuple[str, str], int] = {}
+        self._conduct = Conduct()
         for wanted in {event for event, _ in self._listeners}:
             bus.add(wanted, self._enqueue)
         self._thread = threading.Thread(target=self._run, name="listeners", daemon=True)
@@ -104,18 +114,29 @@ class Listeners:
         while (event := self._queue.get()) is not None:
             seen.clear()
             for wanted, listener in self._listeners:
-                if not isinstance(event, wanted) or id(listener) in seen:
+                if not isinstance(event, wanted) or id(listener) in seen or self._conduct.is_off(id(listener)):
                     continue
                 seen.add(id(listener))
+                began = time.monotonic()
                 try:
                     listener(event)
                 except BaseException as error:
-                    if not isinstance(event, ListenerFailed):
-                        self._failed(listener, event, error)
+                    if not isinstance(event, (ListenerFailed, ListenerSwitchedOff)):
+                        self._failed(listener, event, describe(error))
+                    continue
+                seconds = time.monotonic() - began
+                if seconds > SLOW:
+                    self._failed(
+                        listener, event, f"it took {seconds:.1f} s: events behind it wait, and some may be dropped"
+                    )
+                else:
+                    self._conduct.went_well(id(listener))
 
-    def _failed(self, listener: Callable[[Any], None], event: Event, error: BaseException) -> None:
+    def _failed(self, listener: Callable[[Any], None], event: Event, error: str) -> None:
         name = getattr(listener, "__qualname__", repr(listener))
-        count = self._failures[(name, event.event_name())] = self._failures.get((name, event.event_name()), 0) + 1
+        step = self._conduct.went_wrong(id(listener), event.event_name())
         self._on_failure()
-        if count & (count - 1) == 0:
-            self._bus.publish(ListenerFailed(name, event.event_name(), describe(error), count))
+        if step.say:
+            self._bus.publish(ListenerFailed(name, event.event_name(), error, step.count))
+        if step.off:
+            self._bus.publish(ListenerSwitchedOff(name, event.event_name(), error, TRIES))

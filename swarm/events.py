@@ -796,6 +796,19 @@ class JournalFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerSwitchedOff(Event):
+    """An application's listener raised, or was slow, at `failures` calls in a row, at last over the event `heard`: this process calls it no
+    more. Its successor does."""
+
+    LEVEL = "error"
+
+    listener: str
+    heard: str
+    error: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadDied(Event):
     """A thread of the runtime ended although the worker lives: the worker is replaced."""
 
@@ -883,6 +896,33 @@ class PauseLifted(Event):
     group: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class DebugBegun(Event):
+    """`swarmctl debug`: this worker is replaced by one whose clients have librdkafka's `debug` set to `flags`, for so many seconds; what
+    they say goes to the file `path`."""
+
+    worker: int
+    flags: str
+    seconds: float
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DebugEnded(Event):
+    """The debugging of a worker is over: it is replaced by an ordinary one."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevelSet(Event):
+    """`swarmctl log-level`: this worker (None: all of them, and the supervisor) writes its log from this level on."""
+
+    worker: int | None
+    threshold: str
+
+
 OF_SUPERVISOR: tuple[type[Event], ...] = (
     SwarmStarted,
     SwarmStopping,
@@ -893,6 +933,9 @@ OF_SUPERVISOR: tuple[type[Event], ...] = (
     PartitionUnowned,
     PauseOrdered,
     PauseLifted,
+    DebugBegun,
+    DebugEnded,
+    LogLevelSet,
     SwarmFailed,
     SwarmScaled,
     MessagesSuspected,

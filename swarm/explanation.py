@@ -193,7 +193,7 @@ def _partitions(partitions: Sequence[Partition]) -> list[str]:
 
 def _partition(each: Partition) -> str:
     lag = display.count(each.lag)
-    if each.lag_trend is not None and abs(each.lag_trend) >= 0.05:
+    if each.lag_trend is not None and abs(each.lag_trend) >= 0.5:
         lag += f" ({'+' if each.lag_trend > 0 else '-'}{number(abs(each.lag_trend))}/s)"
     phase = each.phase
     if each.waits_for and each.until_in:

@@ -131,6 +131,11 @@ class Log:
         if self._json:
             output.notice = lambda count: self._record("warning", "log_lines_dropped", {"count": count})
 
+    def set_level(self, level: str) -> None:
+        """Write from this level on, the standard library's records too."""
+        self.threshold = _LEVELS[level]
+        logging.getLogger().setLevel(self.threshold)
+
     def keep(self, keep: Callable[[str], None]) -> None:
         """Hand each line to `keep` too, also where stderr does not take it."""
         self._output.keep = keep
@@ -236,6 +241,11 @@ class _Fold(logging.Filter):
         if record.levelno > logging.WARNING:
             record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
+
+
+def bridge(log: Log) -> logging.Handler:
+    """A handler that brings the standard library's records into this log."""
+    return _Bridge(log)
 
 
 def install(log: Log) -> None:

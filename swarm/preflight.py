@@ -69,6 +69,39 @@ def _bound_here(loaded: Loaded) -> dict[str, dict[str, int]]:
     return bound(chosen_groups(load_app(loaded.settings.swarm.app, loaded.base_dir), loaded.settings.swarm))
 
 
+def refuse_company(loaded: Loaded, isolate: str) -> None:
+    """Raises AppError where a group that `start --isolate` would join has members already, or nobody can say whether it has. Forks."""
+    from swarm.isolation import company
+    from swarm.supervisor.processes import in_child
+
+    try:
+        members = in_child(lambda: _members_here(loaded), LOAD_TIMEOUT)
+    except (RuntimeError, TimeoutError) as error:
+        raise AppError(
+            f"--isolate {isolate}: it could not be found out whether the group has members ({error}).\n"
+            "Is the broker there, and does the app load? With --join nobody asks."
+        ) from None
+    refusal = company(members, isolate, "swarmctl stop")
+    if refusal:
+        raise AppError(refusal)
+
+
+def _members_here(loaded: Loaded) -> dict[str, int]:
+    from swarm.admin import take_census
+    from swarm.client import common_properties
+
+    os.dup2(2, 1)  # what the app prints is not the command's answer
+    assert loaded.settings.swarm.app is not None
+    app = load_app(loaded.settings.swarm.app, loaded.base_dir)
+    found = {}
+    for group, plans in chosen_groups(app, loaded.settings.swarm).items():
+        properties: dict[str, Any] = dict(loaded.settings.kafka)
+        for plan in plans:
+            properties.update(plan.kafka)
+        found[group] = take_census(common_properties(properties), group).members
+    return found
+
+
 def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:
     """What librdkafka says to the properties of each group: unknown names, values out of range, combinations that clash.
 

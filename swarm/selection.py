@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from swarm.isolation import isolated, place
 from swarm.plan import Plan
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def choose(groups: Groups, settings: SwarmSection) -> dict[str, list[Plan]]:
             left = [plan for plan in (_narrowed(plan, settings) for plan in plans) if plan is not None]
             if left:
                 result[group] = left
-    return result
+    return isolated(result, settings.isolate) if settings.isolate is not None else result
 
 
 def placed(groups: Groups, index: int) -> dict[str, list[Plan]]:
@@ -98,6 +99,9 @@ def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
                 f"A topic of the {by.label} is not chosen alone: name the pattern, or have it match less." if by else ""
             )
             problems.append((where, what, alone or listed))
+    if settings.isolate is not None and not any(plan.matches(place(settings.isolate)[0]) for plan in plans):
+        what = f"nothing in the app consumes {place(settings.isolate)[0]!r}"
+        problems.append(("swarm.isolate", what, f"Its topics are {_listed(topics)}."))
     if not problems and plans and not choose(groups, settings):
         keys = ("include_groups", "exclude_groups", "include_topics", "exclude_topics")
         used = [key for key in keys if getattr(settings, key)]

@@ -550,11 +550,7 @@ def nothing_to_do(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
     """No lag."""
     if partition.lag != 0:
         return None
-    since = (
-        f"; the last message was done {spell(partition.since)} ago"
-        if partition.phase == "idle" and partition.since
-        else ""
-    )
+    since = f"; it has been idle for {spell(partition.since)}" if partition.phase == "idle" and partition.since else ""
     return _at(partition, "no_lag", "fine", f"nothing to do: {partition.name} has no lag{since}")
 
 
@@ -669,7 +665,7 @@ def of_worker(swarm: Swarm, index: int) -> list[Finding]:
     found = list(_blocking(swarm, worker))
     if worker.pid is not None:
         found += [rule for rule in (near_memory_limit(swarm, worker), standby(swarm, worker)) if rule is not None]
-        found += _in_order(_ladder(swarm, worker, each) for each in worker.partitions)
+        found += _in_order(_ladder(swarm, worker, each) for each in _longest_first(worker))
     if not found:
         found.append(_of(worker, "moves", "fine", f"worker {index} is {worker.state}"))
     return _in_order(found)
@@ -690,7 +686,7 @@ def of_swarm(swarm: Swarm) -> list[Finding]:
         near = near_memory_limit(swarm, worker)
         found += [near] if near is not None else []
         if not any(each.level in ("error", "warning") and each.rule != "topic_missing" for each in blocked):
-            found += [_ladder(swarm, worker, each) for each in worker.partitions]
+            found += [_ladder(swarm, worker, each) for each in _longest_first(worker)]
     found = _in_order(_together([each for each in found if each.level != "fine"]))
     if any(each.level in ("error", "warning") for each in found):
         return found
@@ -807,6 +803,15 @@ def _of(worker: Worker, rule: str, level: Level, text: str, mend: str = "") -> F
 
 def _at(partition: Partition, rule: str, level: Level, text: str, mend: str = "") -> Finding:
     return Finding(rule, level, partition.name, text, mend)
+
+
+def _longest_first(worker: Worker) -> list[Partition]:
+    """Its partitions, those whose batch has been running for longest first."""
+    ages: dict[tuple[str, str, int], float] = {}
+    for job in worker.jobs:
+        key = (job.group, job.topic, job.partition)
+        ages[key] = max(job.age, ages.get(key, 0.0))
+    return sorted(worker.partitions, key=lambda each: -ages.get((each.group, each.topic, each.partition), 0.0))
 
 
 def _same(job: Job, partition: Partition) -> bool:

@@ -63,6 +63,7 @@ from swarm.troubles import Troubles
 
 if TYPE_CHECKING:
     from swarm.config import Loaded, Settings
+    from swarm.debugging import Debug
     from swarm.tracing import Tracing
 
 LOOP: Final = 0.5
@@ -97,6 +98,8 @@ class Birth:
     state_dir: Path
     signal_fd: int
     """Readable when a signal has come (the wakeup descriptor)."""
+    debug: Debug | None = None
+    """What its clients shall tell, and where."""
 
 
 class EventLoop:
@@ -151,7 +154,9 @@ class Runtime:
         self.join_timeout = settings.supervision.join_timeout
         self.hide = birth.log.hide
         self.joins_without_seat = settings.supervision.refused_seat == "dynamic"
-        self.bus = Bus([(events.Event, birth.log.event)] if birth.log.threshold <= 10 else _said(birth.log))
+        self.log = birth.log
+        self.bus = Bus([(event, birth.log.event) for event in _said(birth.log)])
+        self._debug = birth.debug
         self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
         Troubles(self.board, self.clock).listen(self.bus)
         self.dispatcher = Dispatcher(self.clock)
@@ -184,12 +189,14 @@ class Runtime:
     def start(self) -> None:
         """Make the clients and start the threads; raises what librdkafka refuses."""
         user = self.settings.kafka
+        more = self._debugged()
         self.app._producer = None
-        self.app._producer_properties = lambda: producer_properties(user)
+        self.app._producer_properties = lambda: producer_properties({**user, **more})
         self.app._sending = self.tracing.sending if self.tracing is not None else None
         for name, plans in self._chosen.items():
-            self.groups.append(Group(self, name, plans, group_properties(self.settings, name, plans, self.index)))
-        if self.app.listeners:
+            properties = group_properties(self.settings, name, plans, self.index)
+            self.groups.append(Group(self, name, plans, {**properties, **more}))
+        if self.app.listeners and self.settings.instrumentation.listeners:
             self.listeners = Listeners(
                 self.app.listeners, self.bus, lambda: self.board.count_error("listener"), self._name_thread
             )
@@ -204,6 +211,14 @@ class Runtime:
         self.dispatcher.share(threads, [group.name for group in self.groups])
         for slot in range(threads):
             self._thread(f"processing {slot}", Processor(self, slot).run)
+
+    def _debugged(self) -> dict[str, Any]:
+        """Properties that make clients tell more, where somebody has asked for it (`swarm.debugging`)."""
+        if self._debug is None:
+            return {}
+        from swarm import debugging
+
+        return debugging.attach(self._debug, self.log, [self.settings.kafka, *(plan.kafka for plan in self._plans)])
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         def run() -> None:
@@ -365,6 +380,11 @@ class Runtime:
                         self.bus.publish(events.ConsumptionResumed(group.name, lane.topic, lane.partition))
             self.dispatcher.wake()
 
+    def set_log_level(self, level: str) -> None:
+        """Write events and records from this level on."""
+        self.log.set_level(level)
+        self.bus.replace(self.log.event, _said(self.log))
+
     def take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
         """Find out which partitions of our groups nobody has, in a thread of its own; one at a time."""
         if self._census is None or not self._census.is_alive():
@@ -415,10 +435,12 @@ def _tracing(settings: Settings, worker: int) -> Tracing | None:
             return of_application(worker)
 
 
-def _said(log: Log) -> list[tuple[type[events.Event], Callable[[events.Event], None]]]:
+def _said(log: Log) -> list[type[events.Event]]:
     """Above debug level nobody pays for events that would not be written."""
+    if log.threshold <= 10:
+        return [events.Event]
     levels = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-    return [(cls, log.event) for cls in events.CATALOGUE.values() if levels[cls.LEVEL] >= log.threshold]
+    return [cls for cls in events.CATALOGUE.values() if levels[cls.LEVEL] >= log.threshold]
 
 
 def run(birth: Birth) -> int:
@@ -588,6 +610,8 @@ class _Main:
                         group.rejoin_requested |= group.name == command["group"]
                 case "census":
                     self._runtime.take_census(self._tell_census)
+                case "log_level":
+                    self._runtime.set_log_level(command["level"])
                 case "pauses":
                     self._runtime.pause(Pauses(command["pauses"]))
                 case "quiet":

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 @with_app
 @with_selection
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the daemon is up.")
+@click.option(
+    "--isolate",
+    metavar="TOPIC[/PARTITION]",
+    help="Only this topic or partition, one worker, one thread, one message at a time; see above.",
+)
+@click.option("--join", is_flag=True, help="With --isolate: also where the group has other members.")
 def start(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -38,6 +44,8 @@ def start(
     workers: str | None,
     *,
     detach: bool,
+    isolate: str | None,
+    join: bool,
     **selection: tuple[str, ...],
 ) -> int:
     """Run the swarm: in the foreground, as systemd and containers want it, or with --detach in the background.
@@ -47,6 +55,12 @@ def start(
       swarmctl start --app shop.app:app --workers 8 -o log.format=json
       swarmctl start --detach && swarmctl status
       swarmctl start --include-group billing --exclude-topic 'clicks*'
+      swarmctl start --isolate orders/3
+
+    --isolate finds out what one partition does by itself: one worker, one processing thread, one message at a time, no listeners
+    of the application's. Group, offsets, retries and dead letters are the real ones: what is handled is done and committed. It
+    is for a swarm that has been stopped, so it is refused while the group has members; with --join it becomes one of them, which
+    takes a share of the partitions from a running swarm, perhaps not the one that is meant, and all others of its share stand.
 
     TERM and Ctrl-C stop it gracefully; a second one stops it at once. It exits with 0 after a smooth stop, 1 if it could not
     boot, 2 if a worker had to be killed. In the background it appends to STATE_DIR/swarm.log what it would print.
@@ -54,6 +68,13 @@ def start(
     from swarm.config import PathError
     from swarm.supervisor import succession
     from swarm.supervisor.main import run
+
+    if join and isolate is None:
+        raise click.UsageError("--join is for --isolate.")
+    if isolate is not None:
+        from swarm import isolation
+
+        overrides = (*isolation.settings(isolate), *overrides)
 
     def loading() -> Loaded:
         return load(config, overrides, app=app, workers=workers, selection=selection)
@@ -65,6 +86,10 @@ def start(
     if succession.is_rehearsal():
         return succession.rehearse(loading)
     loaded = loading()
+    if isolate is not None and not join:
+        from swarm import preflight
+
+        preflight.refuse_company(loaded, isolate)
     try:
         if not detach:
             return run(loaded)

@@ -41,7 +41,7 @@ def test_what_the_sample_sets_are_the_defaults(tmp_path: Path) -> None:
 
     commented_out = _paths(tomllib.loads(COMPLETE)) - _paths(tomllib.loads(SAMPLE))
     assert commented_out == {
-        *(("swarm", key) for key in ("app", "name", "host", "group_id", "run_dir", "state_dir")),
+        *(("swarm", key) for key in ("app", "name", "host", "group_id", "run_dir", "state_dir", "isolate")),
         ("kafka", "bootstrap.servers"),
     }
 
