@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from swarm.scoreboard import Scoreboard
-from swarm.stacks import sections
+from swarm.stacks import cut, sections
 from swarm.supervisor.processes import Process, send
 
 POLL: Final = 0.05
@@ -160,9 +160,8 @@ class Sampling:
             self.read_to = 0
         text = self._rest + os.pread(self.fd, size - self.read_to, self.read_to).decode("utf-8", "replace")
         self.read_to = size
-        found = list(sections(text))
-        # The last one may be half written.
-        self._rest = "" if last or not found else found.pop()
+        whole, self._rest = (text, "") if last else cut(text)  # the last thread may be half written
+        found = list(sections(whole))
         names = {ident: label.partition("\n")[0] for ident, label in self.names().items()} if found else {}
         self.counted.update(name_threads(section, names) for section in found)
         if size > KEEP:

@@ -99,6 +99,7 @@ def _worker(
         shown["cpu_percent"],
         int(board.ints[MESSAGES]),
         supervisor.debugging.flags_of(worker.index),
+        tuple(board.native_threads().items()) if alive else (),
         tuple(_jobs(board, now)) if alive else (),
         tuple(_members(supervisor, board, now)) if alive else (),
         tuple(_partition(supervisor, view, now) for view in _in_order(board)),

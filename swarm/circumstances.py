@@ -15,7 +15,7 @@ from typing import Any, Self
 @dataclass(frozen=True, slots=True)
 class Job:
     """A batch in hand. where: the place in the application's code at which its thread was seen, with what it calls there; empty where
-    nobody has looked. usual: the mean of this worker's batches so far."""
+    nobody has looked. usual: the mean of this worker's batches so far. holds: its thread seems to hold the interpreter's lock."""
 
     group: str
     topic: str
@@ -28,6 +28,7 @@ class Job:
     thread: str = ""
     usual: float | None = None
     where: str = ""
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class Worker:
     cpu_percent: float | None = None
     messages: int = 0
     debug: str = ""
+    threads: tuple[tuple[str, int], ...] = ()
+    """Names, and the kernel's numbers."""
     jobs: tuple[Job, ...] = ()
     members: tuple[Member, ...] = ()
     partitions: tuple[Partition, ...] = ()
@@ -244,6 +247,7 @@ class Swarm:
                     ("failures_seen", Failure),
                 )
             }
+            parts["threads"] = tuple((str(name), int(native)) for name, native in each.get("threads", ()))
             parts["last_exit"] = _made(Exit, each["last_exit"]) if each.get("last_exit") else None
             workers.append(_made(Worker, {**each, **parts}))
         lists: dict[str, Any] = {

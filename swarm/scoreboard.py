@@ -422,7 +422,8 @@ class Scoreboard:
                 return
             at = _THREAD_AT + slot * _THREAD_WORDS
             self.ints[at] = threading.get_ident() if ident is None else ident
-            self._put_text(at + 1, (_THREAD_WORDS - 1) * 8, name)
+            self.ints[at + _THREAD_WORDS - 1] = threading.get_native_id() if ident is None else 0
+            self._put_text(at + 1, (_THREAD_WORDS - 2) * 8, name)
             self.ints[N_THREADS] = slot + 1
 
     def job_begin(self, slot: int, now: float, limit: float, job: tuple[int, int, int, int, int, int]) -> None:
@@ -676,8 +677,17 @@ class Scoreboard:
         result = {}
         for slot in range(min(int(self.ints[N_THREADS]), MAX_THREADS)):
             at = _THREAD_AT + slot * _THREAD_WORDS
-            result[int(self.ints[at])] = self._text(at + 1, (_THREAD_WORDS - 1) * 8)
+            result[int(self.ints[at])] = self._text(at + 1, (_THREAD_WORDS - 2) * 8)
         return result
+
+    def native_threads(self) -> dict[str, int]:
+        """Name -> the kernel's number of the thread (/proc/PID/task)."""
+        found = {}
+        for slot in range(min(int(self.ints[N_THREADS]), MAX_THREADS)):
+            at = _THREAD_AT + slot * _THREAD_WORDS
+            if native := int(self.ints[at + _THREAD_WORDS - 1]):
+                found[self._text(at + 1, (_THREAD_WORDS - 2) * 8)] = native
+        return found
 
     def histogram(self, name: str) -> HistogramView:
         """One of HISTOGRAMS."""

@@ -6,19 +6,32 @@ The application's own code comes first: what a reader can change is hardly ever 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import linecache
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 _THREAD: Final = re.compile(r'^(?:Current t|T)hread 0x([0-9a-f]+)(?: "([^"]*)")?[^\n]*\(most recent call first\):')
 _FRAME: Final = re.compile(r'^  File "(.*)", line (\d+) in (.+)$')
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_SCRIPT: Final = re.compile(r"(^|/)swarmctl$")
 _LIBRARIES: Final = re.compile(r"/(site|dist)-packages/|/lib(64)?/python3[^/]*/|^<frozen |^<string>")
 _IDLE: Final = re.compile(r"^(next|wait|_serve|_run|run_forever|select|_run_once|_poll)$")
+
+
+@cache
+def _packages() -> tuple[str, ...]:
+    """The folders of this package; in a checkout that is installed as it stands, they lie side by side."""
+    found = [_PACKAGE]
+    for name in ("swarm.supervisor", "swarm.config"):
+        spec = importlib.util.find_spec(name)
+        found += [folder + os.sep for folder in (spec.submodule_search_locations or () if spec is not None else ())]
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,9 @@ class Frame:
     @property
     def is_swarms(self) -> bool:
         """Whether it is this package's."""
-        return self.file.startswith(_PACKAGE) or "/site-packages/swarm/" in self.file
+        return (
+            self.file.startswith(_packages()) or "/site-packages/swarm/" in self.file or bool(_SCRIPT.search(self.file))
+        )
 
     def is_own(self, packages: Iterable[str] = ()) -> bool:
         """Whether it is the application's: in no library, or in one of these packages, wherever they are installed."""
@@ -67,6 +82,12 @@ class Stack:
         return not any(frame.is_own() for frame in self.frames) and bool(
             self.frames and (self.frames[0].is_swarms or _IDLE.match(self.frames[0].name))
         )
+
+
+def cut(text: str) -> tuple[str, str]:
+    """A text that still grows, as what is whole of it and the rest, which begins with the last thread."""
+    at = max((match.start() for match in re.finditer(r"^(?:Current t|T)hread 0x", text, re.MULTILINE)), default=0)
+    return text[:at], text[at:]
 
 
 def sections(text: str) -> Iterator[str]:

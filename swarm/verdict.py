@@ -157,9 +157,10 @@ def silent(swarm: Swarm, worker: Worker) -> Finding | None:
     age = worker.report_age
     if age is None or age < min(LATE, swarm.limits.report_timeout / 2) or worker.blind:
         return None
-    job = max((each for each in worker.jobs), key=lambda each: (bool(each.where), each.age), default=None)
+    job = max((each for each in worker.jobs), key=lambda each: (each.holds, bool(each.where), each.age), default=None)
+    sure = "" if job is not None and job.holds else "most likely "
     holder = (
-        f"most likely {job.where}, with {job.topic}/{job.partition} {offsets(job.first_offset, job.last_offset)} in hand"
+        f"{sure}{job.where}, with {job.topic}/{job.partition} {offsets(job.first_offset, job.last_offset)} in hand"
         if job is not None and job.where
         else "see its backtrace"
     )
@@ -665,10 +666,20 @@ def of_worker(swarm: Swarm, index: int) -> list[Finding]:
     found = list(_blocking(swarm, worker))
     if worker.pid is not None:
         found += [rule for rule in (near_memory_limit(swarm, worker), standby(swarm, worker)) if rule is not None]
-        found += _in_order(_ladder(swarm, worker, each) for each in _longest_first(worker))
+        found += _summed(worker, [_ladder(swarm, worker, each) for each in _longest_first(worker)])
     if not found:
         found.append(_of(worker, "moves", "fine", f"worker {index} is {worker.state}"))
     return _in_order(found)
+
+
+def _summed(worker: Worker, findings: list[Finding]) -> list[Finding]:
+    """Those on a worker's partitions; those without a lag are one."""
+    idle = [each for each in findings if each.rule == "no_lag"]
+    if len(idle) < 2:
+        return findings
+    which = f"all {len(idle)}" if len(idle) == len(findings) else f"{len(idle)} of {len(findings)}"
+    text = f"nothing to do in {which} partitions of worker {worker.index}: they have no lag"
+    return [*(each for each in findings if each.rule != "no_lag"), _of(worker, "no_lag", "fine", text)]
 
 
 def _ladder(swarm: Swarm, worker: Worker, partition: Partition) -> Finding:
@@ -790,7 +801,7 @@ def _blocking(swarm: Swarm, worker: Worker) -> Iterator[Finding]:
         finding = rule(swarm, worker)
         if finding is not None:
             yield finding
-            if rule in (frozen, dead):
+            if rule in (frozen, dead, silent):
                 return  # whatever else is to be seen of it, follows from that
 
 

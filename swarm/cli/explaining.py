@@ -107,11 +107,12 @@ def _explained(
         raise SwarmError(f"there is no worker {subject}: they are numbered 0 to {len(swarm.workers) - 1}")
     about = _about(swarm, subject, group)
     stacks = {worker.index: _stacks(dirs, worker) for worker in about if _can_tell(worker)}
+    holders = {worker.index: _holder(worker) for worker in about if _can_tell(worker) and verdict.silent(swarm, worker)}
     workers = tuple(
         replace(
             worker,
             jobs=tuple(
-                replace(job, where=whereabouts(found, packages))
+                replace(job, where=whereabouts(found, packages), holds=job.thread == holders.get(worker.index))
                 if (found := stack_of(job, stacks.get(worker.index, ()), packages)) is not None
                 else job
                 for job in worker.jobs
@@ -182,6 +183,16 @@ def _about(swarm: Swarm, subject: int | tuple[str, int | None] | None, group: st
 def _can_tell(worker: Worker) -> bool:
     """Whether a backtrace of it is to be had; a process that is stopped would answer when it goes on."""
     return worker.pid is not None and worker.process_state not in ("T", "t", "Z", "X", "")
+
+
+def _holder(worker: Worker) -> str:
+    """The thread with a job that seems to hold Python's lock; empty where that cannot be seen."""
+    from swarm.holding import watch
+
+    native = dict(worker.threads)
+    suspects = {native[job.thread]: job.thread for job in worker.jobs if job.thread in native}
+    assert worker.pid is not None
+    return suspects.get(watch(worker.pid, suspects) or 0, "")
 
 
 def _stacks(dirs: list[Path], worker: Worker) -> Sequence[Stack]:
