@@ -1,0 +1,61 @@
+"""`swarmctl why` as a program reads it, and the application whose partitions wait for every reason there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.support.daemon import Daemon
+
+Why = dict[str, Any]
+
+APP = """
+    import ctypes, os, time
+    from pathlib import Path
+    from swarm import App, Backoff, Consumer, RateLimit
+
+    app = App("shop")
+    GATE = Path(__file__).with_name("gate")
+
+    def charge(what):
+        if what == "sleep":
+            while not GATE.exists():
+                time.sleep(0.1)
+        if what == "gil":
+            ctypes.PyDLL(None).sleep(60)
+        if what == "fail" and not GATE.exists():
+            raise TimeoutError("the bank does not answer")
+        if what == "die":
+            os._exit(7)
+
+    @app.subscribe("ORDERS", max_messages=1, backoff=Backoff(initial=30.0, maximum=30.0))
+    class Orders(Consumer):
+        def consume(self, messages):
+            charge(messages[0].raw.decode())
+            if messages[0].raw == b"pause":
+                self.mark_as_consumed(messages[0])
+                self.pause(60.0)
+"""
+
+
+def why(daemon: Daemon, *args: str) -> Why:
+    """The JSON of `swarmctl why ARGS`; it never fails, whatever the swarm does."""
+    done = daemon.run("why", *args, "--json")
+    assert done.returncode == 0, done.stderr
+    answer: Why = json.loads(done.stdout)
+    return answer
+
+
+def until(daemon: Daemon, rule: str, *args: str, within: float = 30.0) -> Why:
+    """Blocks until the verdict is this rule's, and returns the answer."""
+    seen: list[str] = []
+
+    def found() -> Why | None:
+        answer = why(daemon, *args)
+        seen[:] = [answer["verdict"]]
+        return answer if answer["rule"] == rule else None
+
+    try:
+        return daemon.wait_for(found, within, f"why {' '.join(args)} to say {rule}")
+    except AssertionError as failure:
+        raise AssertionError(f"the last verdict was: {seen}\n{failure}") from None
