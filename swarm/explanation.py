@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from swarm import display
+from swarm.aftermath import Aftermath
 from swarm.circumstances import Failure, Job, Partition, Swarm, Worker
 from swarm.stacks import Stack, ThreadProfile, source_line
 from swarm.verdict import Finding, number, offsets, spell
@@ -32,6 +33,8 @@ class Answer:
     profiles: Sequence[ThreadProfile] = ()
     samples: int = 0
     native: str = ""
+    aftermath: Aftermath | None = None
+    """Of a daemon that is gone."""
     packages: Sequence[str] = ()
 
 
@@ -51,6 +54,10 @@ def lines(answer: Answer) -> list[str]:
         found += ["", *profile_lines(answer.profiles, answer.samples)]
     if answer.native:
         found += ["", answer.native.rstrip()]
+    if answer.aftermath is not None:
+        told = answer.aftermath
+        for label, texts in (("in hand", told.in_hand), ("done last", told.last), ("events", told.deeds)):
+            found += _labelled(label, texts)
     for incident in answer.incidents:
         found += ["", *_incident(incident, answer.packages)]
     return found

@@ -222,6 +222,7 @@ def _afterwards(config: Path | None, overrides: Iterable[str], absent: str, work
     """No daemon runs: what is left behind tells what happened last."""
     import time
 
+    from swarm import aftermath, journal_reader
     from swarm.config import find_state_dir
     from swarm.explanation import Answer
     from swarm.supervisor import incidents
@@ -232,7 +233,8 @@ def _afterwards(config: Path | None, overrides: Iterable[str], absent: str, work
     now = time.time()
     listed = [{**each, "age": incidents.age(each, now)} for each in incidents.read(found, 3, worker)] if found else []
     remains = [path for path in run_dirs(config, overrides) if (path / "swarm.pid").exists()]
-    text = absent
+    told = aftermath.tell(journal_reader.read([found]), now) if found else aftermath.Aftermath()
+    text = f"{absent}; {told.ended}" if told.ended else absent
     mend = "swarmctl start"
     if remains:
         text += f"; {remains[0] / 'swarm.pid'} is left, so it did not end by itself: it was killed, or the machine went down"
@@ -242,7 +244,7 @@ def _afterwards(config: Path | None, overrides: Iterable[str], absent: str, work
         text += f"; the last incident was {spell(last['age'])} ago: worker {last.get('worker')}, {last.get('reason')} ({last.get('action')})"
     else:
         text += f"; there is no incident in {found}" if found else ""
-    return Answer([Finding("not_running", "error", "swarm", text, mend)], incidents=listed)
+    return Answer([Finding("not_running", "error", "swarm", text, mend)], incidents=listed, aftermath=told)
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
@@ -271,4 +273,5 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         ],
         "incidents": list(answer.incidents),
         "profile": as_json(answer.profiles),
+        "aftermath": asdict(answer.aftermath) if answer.aftermath is not None else None,
     }
