@@ -206,7 +206,7 @@ def _failures(board: Scoreboard, now: float, hide: Callable[[str], str]) -> Iter
                 trouble.attempt,
                 now - trouble.first_at,
                 now - trouble.last_at,
-                trouble.count,
+                trouble.times,
                 trouble.until - now if trouble.until > now else None,
             )
 

@@ -135,7 +135,7 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
                 if step.say:
-                    channel.send(json.dumps([who, name, wrong, step.count]).encode())
+                    channel.send(json.dumps([who, name, wrong, step.times]).encode())
                 if step.off:
                     channel.send(json.dumps([who, name, wrong, TRIES, "off"]).encode())
     return 0

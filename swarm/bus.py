@@ -137,6 +137,6 @@ class Listeners:
         step = self._conduct.went_wrong(id(listener), event.event_name())
         self._on_failure()
         if step.say:
-            self._bus.publish(ListenerFailed(name, event.event_name(), error, step.count))
+            self._bus.publish(ListenerFailed(name, event.event_name(), error, step.times))
         if step.off:
             self._bus.publish(ListenerSwitchedOff(name, event.event_name(), error, TRIES))

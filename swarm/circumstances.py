@@ -256,7 +256,8 @@ class Swarm:
         }
         limits = _made(Limits, answer.get("limits", {}))
         groups = tuple(answer.get("groups", ()))
-        return _made(cls, {**answer, **lists, "limits": limits, "groups": groups, "workers": tuple(workers)})
+        found: Self = _made(cls, {**answer, **lists, "limits": limits, "groups": groups, "workers": tuple(workers)})
+        return found
 
     def partitions(self) -> Iterator[tuple[Worker, Partition]]:
         """All that are assigned to workers that live, or were when they died."""

@@ -17,10 +17,10 @@ SLOW: Final = 1.0
 
 
 class Step(NamedTuple):
-    """What follows from a call. count: how often this listener went wrong over this event so far; say: whether that is to be said now; off:
+    """What follows from a call. times: how often this listener went wrong over this event so far; say: whether that is to be said now; off:
     whether the listener is switched off from now on."""
 
-    count: int
+    times: int
     say: bool
     off: bool
 

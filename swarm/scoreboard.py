@@ -192,7 +192,7 @@ UNKNOWN_CONDITION: Final = Condition()
 
 
 class Trouble(NamedTuple):
-    """Something that went wrong, once or `count` times between `first_at` and `last_at`; the offsets and the attempt are those of the last
+    """Something that went wrong, once or several `times`, between `first_at` and `last_at`; the offsets and the attempt are those of the last
     time. `until`: when what failed is tried again, 0.0: that is not known. What does not apply is empty, or -1."""
 
     kind: str
@@ -204,7 +204,7 @@ class Trouble(NamedTuple):
     attempt: int
     first_at: float
     last_at: float
-    count: int
+    times: int
     until: float
     text: str
 
@@ -485,7 +485,7 @@ class Scoreboard:
         with self._lock:
             self.ints[at] |= 1  # also where the last writer was killed in the middle
             for word, number in enumerate(
-                (TROUBLE_KINDS.index(trouble.kind) + 1, *trouble[3:7], trouble.count), start=at + 1
+                (TROUBLE_KINDS.index(trouble.kind) + 1, *trouble[3:7], trouble.times), start=at + 1
             ):
                 self.ints[word] = number
             for word, instant in enumerate((trouble.first_at, trouble.last_at, trouble.until), start=at + 7):
@@ -657,16 +657,20 @@ class Scoreboard:
             before, kind = self.ints[at], self.ints[at + 1]
             if before % 2 or not 1 <= kind <= len(TROUBLE_KINDS):
                 continue
+            partition, first, last, attempt = (int(self.ints[at + 2 + i]) for i in range(4))
             trouble = Trouble(
                 TROUBLE_KINDS[kind - 1],
                 self._text(at + 12, _STRING_WORDS * 8),
                 self._text(at + 12 + _STRING_WORDS, _STRING_WORDS * 8),
-                *(int(self.ints[at + 2 + i]) for i in range(4)),
-                first_at=self.floats[at + 7],
-                last_at=self.floats[at + 8],
-                count=int(self.ints[at + 6]),
-                until=self.floats[at + 9],
-                text=self._text(at + 12 + 2 * _STRING_WORDS, _TROUBLE_TEXT * 8),
+                partition,
+                first,
+                last,
+                attempt,
+                self.floats[at + 7],
+                self.floats[at + 8],
+                int(self.ints[at + 6]),
+                self.floats[at + 9],
+                self._text(at + 12 + 2 * _STRING_WORDS, _TROUBLE_TEXT * 8),
             )
             if self.ints[at] == before:
                 found[slot] = trouble

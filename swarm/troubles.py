@@ -90,7 +90,7 @@ class Troubles:
                 said.attempt,
                 now if before is None else before.first_at,
                 now,
-                1 if before is None else before.count + 1,
+                1 if before is None else before.times + 1,
                 now + said.again_in if said.again_in else 0.0,
                 said.text,
             ),

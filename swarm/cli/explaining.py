@@ -77,20 +77,21 @@ def why(
         raise click.UsageError("--group is for a topic: swarmctl why orders/3 --group G.")
     dirs = run_dirs(config, overrides)
     try:
-        answer = _explained(dirs, subject, group, seconds)
+        answer = explain(dirs, subject, group, seconds)
     except control.NotRunning as absent:
         answer = _afterwards(config, overrides, str(absent), subject if isinstance(subject, int) else None)
     if as_json:
-        dump(_as_json(answer))
+        dump(to_json(answer))
     else:
         click.echo("\n".join(explanation.lines(answer)))
     return 0
 
 
-def _explained(
+def explain(
     dirs: list[Path], subject: int | tuple[str, int | None] | None, group: str | None, seconds: float | None
 ) -> Answer:
-    """Ask, look, judge."""
+    """Ask, look, judge. subject: a worker's index, or a topic and a partition (None: all); None: the whole swarm. seconds: of a profile,
+    None: none. Raises NotRunning and the other errors of `swarm.control`. Blocks for as long as backtraces take."""
     import time
     from dataclasses import replace
 
@@ -247,7 +248,8 @@ def _afterwards(config: Path | None, overrides: Iterable[str], absent: str, work
     return Answer([Finding("not_running", "error", "swarm", text, mend)], incidents=listed, aftermath=told)
 
 
-def _as_json(answer: Answer) -> dict[str, Any]:
+def to_json(answer: Answer) -> dict[str, Any]:
+    """For `--json`."""
     from dataclasses import asdict
 
     from swarm.stacks import as_json

@@ -19,7 +19,7 @@ def test_what_goes_wrong_is_said_ever_less_often_and_ends() -> None:
 
     steps = [listeners.went_wrong(1, "a" if number % 2 else "b") for number in range(TRIES)]
 
-    assert [step.count for step in steps[:4]] == [1, 1, 2, 2]
+    assert [step.times for step in steps[:4]] == [1, 1, 2, 2]
     assert [number for number, step in enumerate(steps) if step.say][:6] == [0, 1, 2, 3, 6, 7]
     assert [step.off for step in steps] == [False] * (TRIES - 1) + [True]
     assert listeners.is_off(1)

@@ -75,7 +75,7 @@ def test_repeated_failures_of_one_kind_and_place_are_one_entry(board: Scoreboard
         0.0,
         "TimeoutError: no answer (at shop.py:18 in charge)",
     )
-    assert (second.partition, second.count) == (1, 1)
+    assert (second.partition, second.times) == (1, 1)
     bus.publish(events.RetryScheduled("shop", "orders", 0, 5, 3, 30.0))
     assert seen(board)[0].until == 160.0
 
@@ -87,14 +87,14 @@ def test_what_happens_again_after_a_while_begins_anew(board: Scoreboard) -> None
     troubles.hear(events.ClientError("shop", "_TRANSPORT", "refused after 3 ms", False, 1))
     clock.now += FORGET / 2
     troubles.hear(events.ClientError("shop", "_TRANSPORT", "refused after 7 ms", False, 9))
-    assert [(each.first_at, each.count, each.text) for each in seen(board)] == [
+    assert [(each.first_at, each.times, each.text) for each in seen(board)] == [
         (100.0, 2, "_TRANSPORT: refused after 7 ms")
     ]
 
     clock.now += FORGET + 1.0
     troubles.hear(events.ClientError("shop", "_TRANSPORT", "refused", False, 1))
 
-    assert [(each.first_at, each.count) for each in seen(board)] == [(clock.now, 1)]
+    assert [(each.first_at, each.times) for each in seen(board)] == [(clock.now, 1)]
 
 
 def test_they_outlive_the_process_and_the_oldest_goes_first(board: Scoreboard) -> None:
