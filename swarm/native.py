@@ -53,7 +53,7 @@ def shown(raw: str) -> str:
     if not total:
         return "py-spy saw no thread at work."
     lines = [f"native profile (py-spy), {total} samples of threads at work:"]
-    for stack, count in counted.most_common(MOST):
+    for stack, seen in counted.most_common(MOST):
         thread, *frames = stack.split(";")
-        lines.append(f"  {100 * count / total:3.0f} %  {thread}: {' > '.join(frames[-8:])}")
+        lines.append(f"  {100 * seen / total:3.0f} %  {thread}: {' > '.join(frames[-8:])}")
     return "\n".join(lines)

@@ -51,7 +51,7 @@ def test_why_says_what_holds_each_partition_up(
     assert "its share of rate_limit is used up" in until(daemon, "rate_limited", f"{limited}/0")["verdict"]
     assert "younger than not_before allows" in until(daemon, "not_before", f"{delayed}/0")["verdict"]
 
-    hanging = until(daemon, "slow_job", "0")
+    hanging = until(daemon, "slow_job", f"{orders}/0")
     assert "worker 0's handler has been running for " in hanging["verdict"]
     assert f" on {orders}/0 (offset 0) and is in app.py line " in hanging["verdict"]
     assert "(charge -> time.sleep); after 5 min (consume_timeout), in 4 min " in hanging["verdict"]
