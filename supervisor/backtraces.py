@@ -233,7 +233,7 @@ class Backtraces:
 
     def reads(self, fd: int) -> bool:
         """Whether somebody still waits for what comes into this file."""
-        return any(each.fd == fd for each in (*self.pending, *self.sampling))
+        return any(dump.fd == fd for dump in self.pending) or any(each.fd == fd for each in self.sampling)
 
     def own(self, fd: int) -> str:
         """This process's own backtrace, at once."""

@@ -138,6 +138,7 @@ _PROCESS_SCALARS: Final = range(16, 32)
 # index-scoped: they go on counting over restarts
 (MESSAGES, BATCHES, ERRORS, RETRIES, DEAD_LETTERS, REBALANCES, STALE, COMMITS) = range(32, 40)
 (SKIPPED, ABORTED) = range(48, 50)
+N_TROUBLES: Final = 60  # entries that were ever written: to look at others would take memory for them
 ERROR_BY_KIND: Final = 40  # one word for each of ERROR_KINDS
 
 _HIST_AT: Final = 64
@@ -483,6 +484,7 @@ class Scoreboard:
         """Write one of MAX_TROUBLES entries. They outlive the process: its successor finds them, too."""
         at = _TROUBLE_AT + slot * _TROUBLE_WORDS
         with self._lock:
+            self.ints[N_TROUBLES] = max(slot + 1, self.ints[N_TROUBLES])
             self.ints[at] |= 1  # also where the last writer was killed in the middle
             for word, number in enumerate(
                 (TROUBLE_KINDS.index(trouble.kind) + 1, *trouble[3:7], trouble.times), start=at + 1
@@ -652,7 +654,7 @@ class Scoreboard:
     def troubles(self) -> dict[int, Trouble]:
         """What went wrong of late, by entry, also in former processes of the index. One that is being written is left out."""
         found = {}
-        for slot in range(MAX_TROUBLES):
+        for slot in range(min(int(self.ints[N_TROUBLES]), MAX_TROUBLES)):
             at = _TROUBLE_AT + slot * _TROUBLE_WORDS
             before, kind = self.ints[at], self.ints[at + 1]
             if before % 2 or not 1 <= kind <= len(TROUBLE_KINDS):

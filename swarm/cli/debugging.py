@@ -67,9 +67,9 @@ def debug(
     if flags is not None:
         strange = contexts.unknown(flags)
         if strange or not contexts.split(flags):
-            known = ", ".join(contexts.known())
+            listed = ", ".join(contexts.known())
             raise click.UsageError(
-                f"librdkafka knows no debug context {', '.join(strange) or repr(flags)}; it knows {known}."
+                f"librdkafka knows no debug context {', '.join(strange) or repr(flags)}; it knows {listed}."
             )
         flags = ",".join(contexts.split(flags))
     dirs = run_dirs(config, overrides)
@@ -90,10 +90,10 @@ def debug(
     if off:
         click.echo(f"worker {worker} {'was' if wait else 'is being'} replaced by an ordinary one (pid {answer['pid']})")
         return 0
-    listed = answer["result"].get("debugged", [])
-    if not listed and flags is None:
+    orders = answer["result"].get("debugged", [])
+    if not orders and flags is None:
         click.echo(f"no worker is being debugged (pid {answer['pid']})")
-    for each in listed:
+    for each in orders:
         if worker in (None, each["worker"]):
             left = f"{each['left']:.0f} s more" if each["begun"] else "as soon as it is replaced"
             click.echo(f"worker {each['worker']}: debug={each['flags']}, {left}, in {each['path']}")
