@@ -1,0 +1,42 @@
+"""An audit as text for people. Computes nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+
+from swarm.audit import Finding, Report
+
+WIDTH = 120
+
+
+def plain(report: Report) -> str:
+    """The whole answer."""
+    looked = (
+        f"{report.messages:,} messages of {report.partitions} partitions, processed by {report.processes} processes"
+    )
+    parts = [f"{_count(len(report.duplicates), 'duplicate')}, {_count(len(report.gaps), 'gap')} in {looked}"]
+    for title, findings in (("duplicate", report.duplicates), ("gap", report.gaps)):
+        for finding in findings:
+            parts.append(_finding(title, finding))
+    if report.duplicates:
+        causes = Counter(finding.cause for finding in report.duplicates)
+        parts.append("Causes: " + ", ".join(f"{cause} {count}" for cause, count in causes.most_common()))
+    if report.unexplained:
+        parts.append(f"{report.unexplained} of them unexplained.")
+    parts += [f"Passed over: {trouble}" for trouble in report.troubles]
+    return "\n".join(parts)
+
+
+def _finding(title: str, finding: Finding) -> str:
+    first, last = finding.first_offset, finding.last_offset
+    offsets = f"{first}" if first == last else f"{first}..{last}"
+    head = f"\n{title}: {finding.cause}  {finding.topic}/{finding.partition} {offsets}  group {finding.group}"
+    body = textwrap.fill(
+        finding.evidence, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False
+    )
+    return f"{head}\n{body}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"

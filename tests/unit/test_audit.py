@@ -1,0 +1,491 @@
+"""Each cause of a repetition, told by workers to their journals as they do it, is the one that the audit names; health is silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swarm import events
+from swarm.audit import CAUSES, Report, Wish, audit
+from swarm.audit_content import Repeat, Written, content_of, repeats
+from swarm.bus import Bus
+from swarm.journal import GRAIN, Journal, LaneLog
+from swarm.journal_reader import read
+from swarm.journal_store import Store
+from swarm.journal_summary import durations, exits, ping_pong, troubles
+from swarm.letters import Span
+from swarm.plan import make_plan
+
+
+@dataclass(frozen=True)
+class At:
+    """A message, of which only the offset matters."""
+
+    number: int
+
+    def offset(self) -> int:
+        return self.number
+
+
+def messages(start: int, end: int) -> list[At]:
+    return [At(number) for number in range(start, end)]
+
+
+class Host:
+    """A machine with one daemon: its journals."""
+
+    def __init__(self, directory: Path, name: str = "shop") -> None:
+        self.directory = directory
+        self.name = name
+        self.pid = 100
+        self.now = time.time() - 3600
+
+    def journal(self, writer: str, identity: dict[str, Any]) -> Journal:
+        bus = Bus([])
+        made = Journal(
+            lambda preface: Store(self.directory, writer, 1 << 20, 1e6, preface, lambda: self.now),
+            {"began_at": self.now, "name": self.name, "host": self.name, "version": "1", **identity},
+            bus,
+            brief="worker" not in writer,
+            clock=lambda: self.now,
+        )
+        made.listen(bus)
+        self.bus = bus
+        return made
+
+    def worker(self, index: int = 0) -> Worker:
+        self.now += 1
+        self.pid += 1
+        return Worker(self, index, self.pid)
+
+    def says(self, what: str, **data: Any) -> None:
+        self.now += 0.01
+        self.journal("supervisor", {"pid": 1, "worker": None, "began_at": 1.0}).fact(what, **data)
+
+
+class Worker:
+    """A worker process with one partition at a time."""
+
+    def __init__(self, host: Host, index: int, pid: int) -> None:
+        self.host, self.index, self.pid = host, index, pid
+        self.journal = host.journal(f"worker-{index:04d}", {"pid": pid, "worker": index})
+        self.bus = host.bus
+        self.log: LaneLog
+
+    def takes(self, start: int, partition: int = 0, group: str = "shop", **plan: Any) -> Worker:
+        self.host.now += 1
+        plan = make_plan(handler=print, topics=("orders",), **plan)
+        self.log = self.journal.lane(group, "orders", partition, start, plan)  # type: ignore[arg-type]
+        self.log.fact("begun")
+        return self
+
+    def runs(self, start: int, end: int, attempt: int = 1, batch: Sequence[At] | None = None) -> Worker:
+        self.begins(start, end, attempt, batch)
+        self.log.done(end, end - start, 0.1)
+        return self
+
+    def begins(self, start: int, end: int, attempt: int = 1, batch: Sequence[At] | None = None) -> Worker:
+        self.host.now += 0.1
+        self.log.begin(batch or messages(start, end), start, end - 1, attempt)
+        self.host.now += 0.1
+        return self
+
+    def fails(self, start: int, end: int, attempt: int = 1, outcome: str = "failed") -> Worker:
+        self.begins(start, end, attempt)
+        self.log.failed(outcome, messages(start, end), attempt, "ValueError: no", 0.1)
+        return self
+
+    def commits(self, offset: int) -> Worker:
+        self.host.now += 0.01
+        self.log.committed(offset)
+        return self
+
+    def hears(self, event: events.Event) -> Worker:
+        self.bus.publish(event)
+        return self
+
+    def gives_up(self, how: str = "revoked", *, late: bool = False) -> Worker:
+        self.host.now += 0.1
+        self.log.released(how, late=late, committed=0)
+        return self
+
+    def ends(self) -> Worker:
+        self.journal.end(0)
+        self.host.says("worker_exited", worker=self.index, pid=self.pid, code=0, reason="requested", graceful=True)
+        return self
+
+    def dies(self) -> Worker:
+        self.host.says(
+            "worker_exited", worker=self.index, pid=self.pid, signal="SIGKILL", reason="killed", graceful=False
+        )
+        return self
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "journal")
+
+
+def told(report: Report) -> list[tuple[str, int, int]]:
+    return [(each.cause, each.first_offset, each.last_offset) for each in report.duplicates]
+
+
+def ask(*hosts: Host, wish: Wish | None = None) -> Report:
+    return audit(read([host.directory for host in hosts]), wish or Wish())
+
+
+def test_a_healthy_run_yields_nothing(host: Host) -> None:
+    """With a rebalance, a graceful stop, and a start after it."""
+    a, b = host.worker(0), host.worker(1)
+    a.takes(0).runs(0, 10).runs(10, 20).commits(20).gives_up()
+    b.takes(20).runs(22, 30).commits(40).gives_up("shutdown").ends()
+    a.ends()
+    host.worker(0).takes(40).runs(40, 50)
+
+    report = ask(host)
+    assert (told(report), report.gaps, report.unexplained) == ([], (), 0)
+    assert report.messages == 38
+
+
+def test_a_retry_is_one_with_the_error(host: Host) -> None:
+    """Of every attempt, or of how many there were."""
+    worker = host.worker().takes(0).runs(0, 10)
+    worker.fails(10, 20).fails(10, 20, 2).runs(10, 20, 3)
+
+    report = ask(host)
+    assert told(report) == [("retry", 10, 19)]
+    assert "ValueError: no" in report.duplicates[0].evidence
+    assert "attempt 3" in report.duplicates[0].evidence
+    assert report.unexplained == 0
+
+
+def test_an_aborted_transaction_is_a_retry(host: Host) -> None:
+    """What it did was undone, but the handler saw the messages."""
+    host.worker().takes(0).fails(0, 10, outcome="aborted").runs(0, 10, batch=messages(0, 10))
+
+    assert told(ask(host)) == [("retry", 0, 9)]
+
+
+def test_a_death_before_the_commit_is_a_crash(host: Host) -> None:
+    """What was done and what was in hand; the evidence names who, when, and the reason of the end."""
+    host.worker(0).takes(0).runs(0, 10).commits(10).runs(10, 20).begins(20, 25).dies()
+    host.worker(0).takes(10).runs(10, 30)
+
+    report = ask(host)
+    assert told(report) == [("crash", 10, 24)]
+    for word in ("SIGKILL", "pid 101", "pid 102", "worker 0 of shop", "last commit: 10"):
+        assert word in report.duplicates[0].evidence, word
+
+
+def test_a_death_without_a_witness_is_a_crash_too(host: Host) -> None:
+    """The supervisor died with it; a successor in its place tells that it is gone."""
+    host.worker(0).takes(0).runs(0, 10)
+    host.worker(0).takes(0).runs(0, 10)
+
+    assert told(ask(host)) == [("crash", 0, 9)]
+
+
+def test_a_lost_partition_is_a_rebalance(host: Host) -> None:
+    """Also what was run before the loss was noticed."""
+    frozen, other = host.worker(0), host.worker(1)
+    host.says("swarm_started")
+    frozen.takes(0).begins(0, 5)
+    other.takes(0).runs(0, 10)
+    assert told(ask(host)) == [("rebalance", 0, 4)]
+
+    frozen.log.done(5, 5, 0.1)
+    frozen.runs(5, 7).gives_up("lost")
+    assert told(ask(host)) == [("rebalance", 0, 6)]
+
+
+def test_an_eviction_for_not_polling_is_called_so(host: Host) -> None:
+    """It looks like any other loss, but for what the client said."""
+    slow, other = host.worker(0), host.worker(1)
+    slow.takes(0).begins(0, 5).hears(events.ClientError("shop", "_MAX_POLL_EXCEEDED", "exceeded by 7 ms", False, 1))
+    slow.gives_up("lost")
+    other.takes(0).runs(0, 5)
+
+    report = ask(host)
+    assert told(report) == [("poll_exceeded", 0, 4)]
+    assert "exceeded by 7 ms" in report.duplicates[0].evidence
+
+
+def test_a_refused_commit_is_commit_failed(host: Host) -> None:
+    """Unless it was refused because the partition had gone."""
+    for code, cause in (("OFFSET_METADATA_TOO_LARGE", "commit_failed"), ("ILLEGAL_GENERATION", "rebalance")):
+        group = f"shop-{code}"
+        one, two = host.worker(0), host.worker(1)
+        one.takes(0, group=group).runs(0, 10).hears(events.CommitFailed(group, (("orders", 0, 10),), code, "refused"))
+        one.gives_up("shutdown").ends()
+        two.takes(0, group=group).runs(0, 10)
+
+        report = ask(host, wish=Wish(groups=frozenset({group})))
+        assert told(report) == [(cause, 0, 9)]
+
+
+def test_a_commit_that_was_refused_and_then_taken_explains_nothing(host: Host) -> None:
+    """It was tried again; what is left is unknown, and says so."""
+    one = host.worker(0).takes(0).runs(0, 10)
+    one.hears(events.CommitFailed("shop", (("orders", 0, 10),), "X", "refused"))
+    one.gives_up().ends()
+    one.host.worker(1).takes(0).runs(0, 10)
+    assert told(ask(host)) == [("commit_failed", 0, 9)]
+
+    host.worker(0).takes(10).runs(10, 20).gives_up().ends()
+    host.worker(1).takes(10).runs(10, 20)
+    report = ask(host)
+    assert told(report) == [("commit_failed", 0, 9), ("unknown", 10, 19)]
+    assert report.unexplained == 1
+
+
+def test_offsets_that_were_set_back_from_outside_are_a_reset(host: Host) -> None:
+    """Up to what the broker had confirmed; what is beyond has a cause of its own."""
+    host.worker(0).takes(0).runs(0, 100).commits(80).dies()
+    host.worker(0).takes(20).runs(20, 120)
+
+    assert told(ask(host)) == [("offset_reset", 20, 79), ("crash", 80, 99)]
+
+
+def test_offsets_that_were_set_forward_leave_a_gap(host: Host) -> None:
+    """Unless somebody has run what is between after all."""
+    host.worker(0).takes(0).runs(0, 100).commits(100).gives_up("shutdown").ends()
+    host.worker(0).takes(150).runs(150, 160)
+    report = ask(host)
+    assert [(each.cause, each.first_offset, each.last_offset) for each in report.gaps] == [("offset_reset", 100, 149)]
+    assert report.unexplained == 1
+
+    host.worker(1).takes(100).runs(100, 120)
+    assert [(each.first_offset, each.last_offset) for each in ask(host).gaps] == [(120, 149)]
+
+
+def test_a_seek_is_a_seek_in_both_directions(host: Host) -> None:
+    """Backwards it repeats, forwards it leaves a gap that somebody has asked for; also where another worker goes on from there."""
+    worker = host.worker(0).takes(0).runs(0, 10)
+    worker.hears(events.PartitionSought("shop", "orders", 0, 4)).runs(4, 10)
+    worker.hears(events.PartitionSought("shop", "orders", 0, 50)).runs(50, 60)
+    report = ask(host)
+    assert told(report) == [("seek", 4, 9)]
+    assert [(each.cause, each.first_offset, each.last_offset) for each in report.gaps] == [("seek", 10, 49)]
+    assert report.unexplained == 0
+
+    worker.hears(events.PartitionSought("shop", "orders", 0, 55)).commits(55).gives_up()
+    host.worker(1).takes(55).runs(55, 60)
+    assert told(ask(host)) == [("seek", 4, 9), ("seek", 55, 59)]
+
+
+def test_an_offset_out_of_range_is_a_reset(host: Host) -> None:
+    """What retention has removed is a gap."""
+    worker = host.worker(0).takes(0).runs(0, 10)
+    worker.hears(events.OffsetOutOfRange("shop", "orders", 0, 10, "earliest", 40)).runs(40, 50)
+
+    assert [(each.cause, each.first_offset, each.last_offset) for each in ask(host).gaps] == [("offset_reset", 10, 39)]
+
+
+def test_unmarked_messages_come_again_after_a_handover(host: Host) -> None:
+    """Manual offsets: that is what the handler asked for."""
+    host.worker(0).takes(0, offsets="manual").runs(0, 10).gives_up()
+    host.worker(1).takes(0, offsets="manual").runs(0, 10)
+
+    report = ask(host)
+    assert told(report) == [("rebalance", 0, 9)]
+    assert "had not marked" in report.duplicates[0].evidence
+
+
+def test_another_group_on_the_topic_is_told(tmp_path: Path) -> None:
+    """Of the same daemon, which has got another group id, or of another one on another host."""
+    one, two = Host(tmp_path / "one", "shop"), Host(tmp_path / "two", "stock")
+    one.worker().takes(0).runs(0, 10)
+    two.now = one.now
+    two.worker().takes(5, group="stock").runs(5, 20)
+
+    report = ask(one, two)
+    assert [(each.group, each.cause, each.first_offset, each.last_offset) for each in report.duplicates] == [
+        ("stock", "second_group", 5, 9)
+    ]
+    assert "daemon shop on shop" in report.duplicates[0].evidence
+    assert ask(one, two, wish=Wish(groups=frozenset({"shop"}))).duplicates == ()
+
+
+def test_hosts_that_share_a_group_are_looked_at_together(tmp_path: Path) -> None:
+    """The one does not know what the other did."""
+    one, two = Host(tmp_path / "one"), Host(tmp_path / "two")
+    one.worker(0).takes(0).runs(0, 10).commits(10).gives_up().ends()
+    two.now = one.now
+    two.worker(0).takes(10).runs(10, 30).commits(30).gives_up().ends()
+    one.now = two.now
+    one.worker(0).takes(30).runs(30, 40)
+
+    assert ask(one, two).gaps == ()
+    assert [(each.first_offset, each.last_offset) for each in ask(one).gaps] == [(10, 29)]
+
+
+def test_a_topic_made_again_has_other_messages(host: Host) -> None:
+    """Its offsets begin anew, and mean something else."""
+    host.worker(0).takes(0).runs(0, 10).commits(10).hears(events.TopicRecreated("shop", "orders", 0, 10)).gives_up(
+        "lost"
+    )
+    host.worker(0).takes(0).runs(0, 10)
+
+    assert told(ask(host)) == []
+
+
+def test_what_at_most_once_had_in_hand_at_a_death_is_a_gap(host: Host) -> None:
+    """It was committed before, so nobody runs it again."""
+    host.worker(0).takes(0, delivery="at_most_once").commits(10).runs(0, 10).commits(20).begins(10, 20).dies()
+    host.worker(0).takes(20, delivery="at_most_once").runs(20, 30)
+
+    report = ask(host)
+    assert told(report) == []
+    assert [(each.cause, each.first_offset, each.last_offset) for each in report.gaps] == [("crash", 10, 19)]
+
+
+def test_before_what_was_dropped_no_gap_is_seen(host: Host) -> None:
+    """The journals of others may reach back further than that of who had the partition."""
+    host.worker(1).takes(0).runs(0, 10)
+    host.now += GRAIN
+    worker = host.worker(0).takes(10)
+    while not list(host.directory.glob("worker-0000-00000001.seg")):
+        host.now += 1
+        worker.log.fact("noise", text="x" * 500)
+    (host.directory / "worker-0000-00000000.seg").unlink()
+    worker.takes(500).runs(500, 600)
+
+    assert ask(host).gaps == ()
+
+
+def test_a_wish_chooses_by_place_and_time(host: Host) -> None:
+    """Everything is looked at all the same: a cause may lie before."""
+    worker = host.worker(0).takes(0).fails(0, 10).runs(0, 10, 2)
+    middle = host.now
+    worker.fails(10, 20).runs(10, 20, 2)
+
+    assert told(ask(host, wish=Wish(since=middle))) == [("retry", 10, 19)]
+    assert told(ask(host, wish=Wish(until=middle))) == [("retry", 0, 9)]
+    assert told(ask(host, wish=Wish(offsets=Span(0, 3)))) == [("retry", 0, 9)]
+    assert told(ask(host, wish=Wish(partitions=frozenset({1})))) == []
+    assert told(ask(host, wish=Wish(topics=frozenset({"others"})))) == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happens_each_repetition_has_the_cause_that_it_had(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Random histories of one partition: what was done to it is known, so is what the audit has to say of each offset."""
+    host = Host(tmp_path_factory.mktemp("random") / "journal")
+    host.says("swarm_started")
+    seen: dict[int, int] = {}
+    expected: dict[str, set[int]] = {cause: set() for cause in CAUSES}
+    committed = position = 0
+    worker = host.worker(0).takes(0)
+    why = "unknown"
+
+    def run(start: int, end: int, cause: str) -> None:
+        for offset in range(start, end):
+            if offset in seen:
+                expected[cause].add(offset)
+            seen[offset] = 1
+
+    for _ in range(data.draw(st.integers(3, 14))):
+        match data.draw(st.sampled_from(["run", "run", "fail", "crash", "revoke", "reset", "seek", "lose"])):
+            case "run":
+                end = position + data.draw(st.integers(1, 5))
+                worker.runs(position, end)
+                run(position, end, why)
+                position = end
+                if data.draw(st.booleans()):
+                    worker.commits(position)
+                    committed = position
+            case "fail":
+                end = position + data.draw(st.integers(1, 5))
+                worker.fails(position, end)
+                run(position, end, why)
+                worker.runs(position, end, 2)
+                run(position, end, "retry")
+                position = end
+            case "crash":
+                worker.dies()
+                worker = host.worker(0).takes(committed)
+                position, why = committed, "crash"
+            case "revoke":
+                worker.commits(position).gives_up().ends()
+                committed = position
+                worker = host.worker(0).takes(committed)
+            case "reset":
+                worker.commits(position).gives_up("shutdown").ends()
+                committed = position = data.draw(st.integers(0, position))
+                worker = host.worker(0).takes(committed)
+                why = "offset_reset"
+            case "lose":
+                worker.gives_up("lost")
+                worker = host.worker(1 if worker.index == 0 else 0).takes(committed)
+                position, why = committed, "rebalance"
+            case "seek":
+                target = data.draw(st.integers(0, position))
+                worker.hears(events.PartitionSought("shop", "orders", 0, target)).commits(target)
+                committed = position = target
+                why = "seek"
+
+    report = ask(host)
+    found = {offset for each in report.duplicates for offset in range(each.first_offset, each.last_offset + 1)}
+    assert found == set().union(*expected.values())
+    assert not any(each.cause == "unknown" for each in report.duplicates)
+    assert report.gaps == ()
+
+
+def test_repeated_contents_are_found_with_the_original() -> None:
+    """Neighbours that repeat neighbours are one; a key that is missing is not an empty one."""
+
+    def log(*contents: str) -> list[Written]:
+        return [Written(n, content_of(None, text.encode()), 100 * n) for n, text in enumerate(contents)]
+
+    assert list(repeats(log("a", "b", "c", "a", "b", "d", "c"))) == [Repeat(3, 4, 0, 300), Repeat(6, 6, 2, 400)]
+    assert list(repeats(log("a", "b", "c", "a"), window=2)) == []
+    assert content_of(None, b"x") != content_of(b"", b"x")
+    assert content_of(b"a", b"bc") != content_of(b"ab", b"c")
+
+
+def test_batch_times_are_summed_up_for_each_topic(host: Host) -> None:
+    """`doctor` compares them with the timeouts."""
+    worker = host.worker(0).takes(0)
+    for number in range(100):
+        worker.log.begin(messages(number, number + 1), number, number, 1)
+        worker.log.done(number + 1, 1, 7.0 if number == 50 else 0.02)
+    worker.fails(100, 110)
+
+    found = durations(read([host.directory]))[("shop", "orders")]
+    assert (found.batches, found.failed, found.longest, found.p99) == (101, 1, 7.0, 0.1)
+
+
+def test_a_partition_that_goes_back_and_forth_is_noticed(host: Host) -> None:
+    """A successor in the same seat does not count."""
+    workers = [host.worker(0), host.worker(1)]
+    for number in range(8):
+        workers[number % 2].takes(0).gives_up()
+    host.worker(0).takes(0, partition=1).dies()
+    host.worker(0).takes(0, partition=1)
+
+    found = ping_pong(read([host.directory]))
+    assert list(found) == [("shop", "orders", 0)]
+    assert len(found[("shop", "orders", 0)]) == 7
+
+
+def test_recent_troubles_and_exits_are_listed(host: Host) -> None:
+    """`why` shows them."""
+    worker = host.worker(3).takes(0).fails(0, 10).runs(0, 10, 2)
+    worker.hears(events.MessageDeadLettered("shop", "orders", 0, 5, "dead", 3, "ValueError")).dies()
+
+    history = read([host.directory])
+    assert [(each.what, each.first, each.last) for each in troubles(history, worker=3)] == [
+        ("failed", 0, 9),
+        ("message_dead_lettered", 5, 5),
+    ]
+    assert troubles(history, worker=2) == []
+    assert [process.pid for process in exits(history)] == [worker.pid]
