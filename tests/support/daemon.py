@@ -100,6 +100,12 @@ class Daemon:
             check=False,
         )
 
+    def audit(self, *args: str) -> dict[str, Any]:
+        """`swarmctl audit --json ARGS`, with its exit code as `exit`; fails the test where it gave no answer."""
+        done = self.run("audit", "--json", *args)
+        assert done.stdout, done.stderr
+        return {**json.loads(done.stdout), "exit": done.returncode}
+
     # -- what a user sees ------------------------------------------------------------------------------
 
     @property

@@ -75,6 +75,10 @@ def test_a_killed_worker_is_followed_by_another_in_its_seat_that_repeats_only_wh
             assert offsets == list(range(400)), "a partition of a worker that was not killed"
 
     assert noticed == []
+    answer = daemon.audit()
+    assert {each["cause"] for each in answer["duplicates"]} == {"crash"}
+    assert {(each["partition"], each["first_offset"]) for each in answer["duplicates"]} == set(committed.items())
+    assert (answer["gaps"], answer["exit"]) == ([], 0)
     first = recording.all(pid=successor["pid"])[0]
     assert first.at - killed_at < 3.0, "with the default session timeout it is 45 s where nobody takes the seat"
 

@@ -41,5 +41,7 @@ def test_a_stop_without_a_broker_kills_nobody_and_the_rest_is_repeated(swarm_pro
         daemon.wait_for(lambda: len(recording.all("message")) == 100, what="all of them once more")
         assert daemon.stop() == 0
         assert kafka.committed(daemon.group) == {("orders", 0): 50}
+        (repeated,) = daemon.audit()["duplicates"]
+        assert (repeated["cause"], repeated["first_offset"], repeated["last_offset"]) == ("commit_failed", 0, 49)
     finally:
         kafka.close()

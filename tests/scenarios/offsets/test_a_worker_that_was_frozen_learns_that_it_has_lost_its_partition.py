@@ -73,3 +73,10 @@ def test_a_worker_that_was_frozen_past_its_session_learns_that_it_has_lost_its_p
     assert after.offsets(orders)[0] == list(range(5))
     assert broker.committed(group) == {(orders, 0): 6}
     assert {event["pid"] for event in frozen.events("worker_started")} == {pid}
+
+    answer = frozen.audit("--journal", str(frozen.folder / "state"), "--journal", str(other.folder / "state"))
+    (repeated,) = answer["duplicates"]
+    assert (repeated["cause"], repeated["first_offset"], repeated["last_offset"]) == ("rebalance", 0, 0)
+    assert f"pid {pid}" in repeated["evidence"]
+    assert (repeated["earlier"]["host"], repeated["later"]["host"]) == ("one", "two")
+    assert answer["gaps"] == []
