@@ -1,7 +1,7 @@
 """The same message written twice: `swarmctl audit --by-content`. Reads the topic itself, from the least to the greatest offset asked about.
 
 A producer without idempotence that gets no answer sends again what may have arrived, as a message of its own with the same key, value
-and timestamp. An application that produces twice writes another timestamp. Both are told; which it was, the evidence says.
+and timestamp. An application that produces twice writes another timestamp, unless it does so within a millisecond. Both are told.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _findings(
 ) -> Iterator[Finding]:
     same = repeat.first - repeat.original
     when = (
-        "with the same timestamp, as a producer without idempotence does that gets no answer: set enable.idempotence=true"
+        "with the same timestamp: most likely sent again by a producer without idempotence (set enable.idempotence=true)"
         if repeat.later == 0
         else f"written {repeat.later} ms later: whoever produces them did so twice"
     )

@@ -126,7 +126,7 @@ def _own(loaded: Loaded, config: Path | None, overrides: Iterable[str]) -> list[
     found = find_state_dir(loaded.settings)
     if found is None:
         raise SwarmError(
-            "no state directory: neither XDG_STATE_HOME nor HOME is set. Name the journal with --journal DIR."
+            "no daemon of these settings runs, and none has left a state directory of ours. Name its journal with --journal DIR."
         )
     return [found]
 
