@@ -77,10 +77,10 @@ def rebound(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping
         if group not in before or group not in after:
             kind = "bound to workers" if group in after else "shared out by the group"
             return f"group {group}: its partitions would be {kind} from now on"
-        for place, index in sorted(after[group].items()):
-            now = before[group].get(place, index)
+        for where, index in sorted(after[group].items()):
+            now = before[group].get(where, index)
             if now != index:
-                return f"group {group}: {place} is bound to worker {now}, and would be to worker {index}"
+                return f"group {group}: {where} is bound to worker {now}, and would be to worker {index}"
     return None
 
 
