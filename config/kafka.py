@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from swarm.config.problems import Problem, shown
@@ -129,11 +129,8 @@ def hider(tables: Iterable[Mapping[str, Any]]) -> Callable[[str], str]:
     secrets: set[str] = set()
     for table in tables:
         for name, value in table.items():
-            text = str(value)
-            if isinstance(value, bool | int | float) or len(text) <= 3 or callable(value):
-                continue
-            if _redacted(name, value) == HIDDEN:
-                secrets |= {text, json.dumps(text)[1:-1], repr(text)[1:-1]}
+            for secret in _secrets_in(name, value):
+                secrets |= {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
     longest_first = sorted(secrets, key=len, reverse=True)  # one may be a part of another
 
     def hide(text: str) -> str:
@@ -143,6 +140,19 @@ def hider(tables: Iterable[Mapping[str, Any]]) -> Callable[[str], str]:
         return _URL_USER.sub(HIDDEN, text) if "://" in text else text
 
     return hide
+
+
+def _secrets_in(name: str, value: object) -> Iterator[str]:
+    """The texts of a property that nobody else may see: all of a secret value, what it assigns (token=…), the lines of a key, and the
+    password in a URL. What is shorter than four characters would be found everywhere."""
+    if not isinstance(value, str):
+        return
+    found = [user[:-1].partition(":")[2] for user in _USERINFO.findall(value)]
+    if _redacted(name, value) == HIDDEN:
+        found += [value, *re.findall(r"=\s*[\"']?([^\s\"';,]{6,})", value)]
+        if "PRIVATE KEY" in value:
+            found += [line for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")]
+    yield from (each for each in found if len(each) > 3)
 
 
 def _refusal(name: str, value: object) -> tuple[str, str] | None:

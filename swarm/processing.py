@@ -60,6 +60,11 @@ class Processor:
         self._clock = runtime.clock
         self._wall: Callable[[], float] = time.time
         self._seat = runtime.make_seat(slot)
+        self._hide = runtime.hide
+
+    def _describe(self, error: BaseException) -> str:
+        """What it says, without the secrets that it quotes: it goes to the log, the journal, listeners and dead letters."""
+        return self._hide(describe(error))
 
     def run(self) -> None:
         """Work until the dispatcher ends."""
@@ -92,7 +97,7 @@ class Processor:
             self._seat.producer()
         except KafkaException as error:  # tried again when a run needs it
             self._board.count_error("client")
-            self._bus.publish(events.ClientError("", error.args[0].name(), describe(error), False, 1))
+            self._bus.publish(events.ClientError("", error.args[0].name(), self._describe(error), False, 1))
 
     def _work(self, lane: Lane) -> None:
         """Whatever is due in this lane, in the order of its weight."""
@@ -178,7 +183,7 @@ class Processor:
                 lane.transaction.commit(lane.frontier)
         except BaseException as error:
             self._board.count_error("hook")
-            self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, describe(error)))
+            self._bus.publish(events.HookFailed(name, lane.topic, lane.partition, self._describe(error)))
             if lane.transaction is not None:
                 if lane.transaction.open:
                     lane.transaction.abort()
@@ -312,7 +317,7 @@ class Processor:
             unseen = {record.offset() for part in division.slices for record in part.undone()[1:]}
             batch = [record for record in batch if record.offset() not in unseen]
         undone = isinstance(failure, (Aborted, Undecided)) and lane.plan.delivery != "at_most_once"
-        log.failed("aborted" if undone else "failed", batch, attempt, describe(failure), seconds)
+        log.failed("aborted" if undone else "failed", batch, attempt, self._describe(failure), seconds)
 
     def _job_begins(self, lane: Lane, first: int, last: int, attempt: int, now: float) -> None:
         group_id, topic_id = lane.string_ids
@@ -511,7 +516,9 @@ class Processor:
             self._board.count_error("handler")
             first, last = batch[0].offset(), batch[-1].offset()
             self._bus.publish(
-                events.PartitionerFailed(lane.group.name, lane.topic, lane.partition, first, last, describe(error))
+                events.PartitionerFailed(
+                    lane.group.name, lane.topic, lane.partition, first, last, self._describe(error)
+                )
             )
             return None
         if len(slices) == 1:
@@ -591,7 +598,7 @@ class Processor:
                 times = lane.blamed.get(undone[0].offset(), 1)
                 decision = self._decide(lane, error, times, undone[0])
                 failure = Failure(size, times, known or size == 1, times, times, decision)
-                causes.append((undone, times, describe(error), after_failure(plan, failure, random.random())))
+                causes.append((undone, times, self._describe(error), after_failure(plan, failure, random.random())))
         with self._dispatcher.lock:
             lane.seek_request = lane.pause_request = None
             if lane.lost or lane.closing:
@@ -662,7 +669,7 @@ class Processor:
         first = batch[min(len(done), len(batch) - 1)].offset()
         self._bus.publish(
             events.TransactionAborted(
-                lane.group.name, lane.topic, lane.partition, first, batch[-1].offset(), describe(error)
+                lane.group.name, lane.topic, lane.partition, first, batch[-1].offset(), self._describe(error)
             )
         )
         with self._dispatcher.lock:
@@ -702,7 +709,7 @@ class Processor:
             self._failed_event(lane, error, batch[0].offset(), last, attempt)  # all of the run was undone
         else:
             self._failed_event(lane, error, first, last, 1 if done else attempt)
-        text = describe(error)
+        text = self._describe(error)
         with self._dispatcher.lock:
             if plan.delivery == "at_most_once":
                 began_at = batch[0].offset()
@@ -747,7 +754,9 @@ class Processor:
                 raise ValueError(f"expected retry, dead_letter, skip or None, got {decision!r}")
         except BaseException as failure:
             self._bus.publish(
-                events.DeciderFailed(lane.group.name, lane.topic, lane.partition, message.offset(), describe(failure))
+                events.DeciderFailed(
+                    lane.group.name, lane.topic, lane.partition, message.offset(), self._describe(failure)
+                )
             )
             return None
         return decision
@@ -813,8 +822,8 @@ class Processor:
                 first,
                 last,
                 attempt,
-                describe(error),
-                lines[-_TRACEBACK_LIMIT:],
+                self._describe(error),
+                self._hide(lines)[-_TRACEBACK_LIMIT:],
             )
         )
 
@@ -833,7 +842,9 @@ class Processor:
             self._board.add(ABORTED)
             offset = raw.offset()
             self._bus.publish(
-                events.TransactionAborted(lane.group.name, lane.topic, lane.partition, offset, offset, describe(error))
+                events.TransactionAborted(
+                    lane.group.name, lane.topic, lane.partition, offset, offset, self._describe(error)
+                )
             )
             with self._dispatcher.lock:
                 lane.aside.clear()
@@ -849,7 +860,7 @@ class Processor:
                     lane.partition,
                     raw.offset(),
                     target,
-                    describe(failure),
+                    self._describe(failure),
                     DEAD_LETTER_RETRY,
                 )
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ PLANTED = {
     "swarm.toml, a token": "toml-Token-Secret",
     "the environment": "env-Oauth-Secret",
     "an option": "option-Keystore-Secret",
-    "the app's kafka=": "app-Pem-Secret",
+    "the app's kafka=": "app-Pem-Secret-0123456789",
 }
 
 APP = """
@@ -40,7 +40,7 @@ APP = """
 
     @app.each(
         "TOPIC", dead_letter=DeadLetter("LETTERS", max_attempts=2), backoff=Backoff(initial=0.01),
-        kafka={{"ssl.key.pem": "-----BEGIN PRIVATE KEY-----" + "app-Pem-Secret"}}, consume_timeout=3.0,
+        kafka={{"ssl.key.pem": "-----BEGIN PRIVATE KEY-----\\napp-Pem-Secret-0123456789\\n-----END PRIVATE KEY-----"}}, consume_timeout=3.0,
     )
     def handle(message):
         quoted = " ".join(SECRETS) + " https://joe:toml-Url-Secret@idp.example/token"
@@ -82,9 +82,9 @@ PAGES = ["/", "/metrics", "/healthz", "/readyz", "/nothing"]
 
 def spoken(daemon: Daemon, broker: Broker, letters: str) -> Iterator[tuple[str, bytes]]:
     """(where, what) of all that anybody said."""
-    for args in COMMANDS:
-        if args[0] in cli.commands:
-            done = daemon.run(*(arg.replace("LETTERS", letters) for arg in args))
+    asked = [[arg.replace("LETTERS", letters) for arg in args] for args in COMMANDS if args[0] in cli.commands]
+    with ThreadPoolExecutor(4) as pool:
+        for args, done in zip(asked, pool.map(lambda args: daemon.run(*args), asked), strict=True):
             assert "Traceback" not in done.stderr, (args, done.stderr)
             yield f"swarmctl {' '.join(args)}", (done.stdout + done.stderr).encode()
     for page in PAGES:
@@ -109,6 +109,7 @@ def files(daemon: Daemon) -> Iterator[tuple[str, bytes]]:
                 yield str(path.relative_to(folder)), path.read_bytes()
 
 
+@pytest.mark.limit(240)  # some twenty commands, each a process
 def test_nobody_says_a_secret(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +144,6 @@ def test_nobody_says_a_secret(
 
     said = [*spoken(daemon, broker, letters), *files(daemon)]
     os.kill(daemon.workers()[0]["pid"], signal.SIGKILL)
-    time.sleep(0)
     assert daemon.stop() == 0
     said += files(daemon)
 
