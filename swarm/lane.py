@@ -510,10 +510,15 @@ class Lane:
 
     @property
     def countable(self) -> int:
-        """Messages of this assignment that are done, with those of the run in hand that may be committed before it ends. Under the lock."""
-        if not self.batch or self.plan.delivery == "at_most_once":  # whose frontier is ahead of what is done
+        """Messages of this assignment that are done, with those that may be committed before their run has ended: of the run in hand, and of
+        what runs again although the handler has marked it. Under the lock."""
+        if self.plan.delivery == "at_most_once":  # whose frontier is ahead of what is done
             return self.handled
-        return max(self.handled, self.handled_before + bisect_left(self.batch, self.reached(), key=_offset_of))
+        reached = self.reached()
+        handled = self.handled
+        if self.batch:
+            handled = max(handled, self.handled_before + bisect_left(self.batch, reached, key=_offset_of))
+        return handled + bisect_left(self.again, reached, key=_offset_of) if self.again else handled
 
     def settled_frontier(self) -> int:
         """The next offset that may be committed: the frontier, or what was committed while outputs are still under way, or while a

@@ -81,7 +81,7 @@ class Tracing:
 
     @contextmanager
     def _batch(self, group: str, messages: Messages) -> Iterator[None]:
-        links = []
+        links: list[Link] = []
         for message in messages:
             if len(links) == MOST_LINKS:
                 break

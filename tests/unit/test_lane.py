@@ -171,6 +171,10 @@ class World:
         aside = {source for source, _ in self.stage.broker.letters}
         missing = [other for other in self.log if other < offset and other not in self.done | aside]
         self.expect(not missing, f"commit {offset} passes {missing}")
+        passed = sum(1 for other in self.log if other < offset)
+        self.expect(
+            self.stage.messages >= passed, f"commit {offset} passes {passed}, {self.stage.messages} are counted"
+        )
 
     def rebalance(self) -> None:
         self.stage.revoke()
