@@ -225,3 +225,18 @@ def test_properties_that_would_break_exactly_once_are_refused_with_the_mend(
     assert all(says in each for each in found)
     assert len(found) <= 1
     assert problems(other, kafka) == []
+
+
+@pytest.mark.parametrize(("traces", "missing"), [("off", False), ("otlp", True), ("app", True)])
+def test_traces_without_their_packages_are_refused_with_the_mend(
+    traces: str, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At check and start, not in each worker."""
+    app = App("shop")
+    app.subscribe("orders")(lambda messages: None)
+    settings = Settings.model_validate({"instrumentation": {"traces": traces}})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    problems = app_problems(app, None, settings)
+
+    assert [fix for _, _, fix in problems] == ['pip install "kafka-swarm[opentelemetry]"'] * missing
