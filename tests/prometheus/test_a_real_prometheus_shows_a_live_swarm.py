@@ -36,7 +36,7 @@ BY_PROMTOOL_ALONE = {
 """Their causes are not injected here: only that their metrics are there is looked at."""
 
 SHOP = """
-    import os
+    import time
     from swarm import App, Backoff, DeadLetter, events
 
     app = App("shop")
@@ -45,8 +45,8 @@ SHOP = """
     def order(message):
         if message.raw == b"poison":
             raise ValueError("no order")
-        if message.raw == b"deadly":
-            os._exit(9)
+        if message.raw == b"slow":
+            time.sleep(0.3)
 
     @app.each("MAILS", dead_letter=DeadLetter("NOWHERE", max_attempts=1))
     def mail(message):
@@ -207,15 +207,17 @@ def test_alerts_fire_under_faults(broker: Broker, swarm: tuple[Daemon, Prometheu
 
     daemon.run("quiet")
     until_it_fires("SwarmNotRunning")
+    broker.produce(orders, [(None, "x")] * 200)
     until_it_fires("SwarmStandsStill")
+    daemon.run("resume")
 
     def lag_grows() -> bool:
-        broker.produce(orders, [(None, "x")] * 200)
+        broker.produce(orders, [(None, "slow")] * 100)
         return bool(prometheus.query(rule("SwarmLagGrows")))
 
-    wait_for(lag_grows, 60, "the lag to grow", daemon.story)
+    broker.produce(orders, [(None, "slow")] * 1500)
+    wait_for(lag_grows, 90, "the lag to grow", daemon.story)
     fired.add("SwarmLagGrows")
-    daemon.run("resume")
 
     metrics = Path(str(daemon.settings["swarm"]["run_dir"])) / "metrics"
     (metrics / "counter_7.db").write_bytes(b"\xff" * 50)
