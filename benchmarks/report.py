@@ -52,6 +52,8 @@ def write(found: Mapping[str, Any], folder: Path, root: Path) -> None:
     page = root / "docs" / "benchmarks.md"
     for title, head, rows in tables(found):
         between(page, title, table(head, rows))
+        if title == "scaling":
+            between(root / "docs" / "scale.md", title, table(head, rows))
     if "contestants" in found.get("throughput", {}):
         between(root / "README.md", "benchmarks", _readme(found["throughput"]))
 

@@ -44,9 +44,11 @@ def measure(bootstrap: str, runs: int, say: Callable[[str], None]) -> dict[str, 
                         time.sleep(0.5)  # what is there is done, and committed at the stop
                 else:
                     properties = json.dumps({**same, "group.id": "startup-bare"})
-                    with contestant.program("raw_pulse", environment | {"BENCHMARK_PROPERTIES": properties}):
+                    with contestant.program("raw_pulse", environment | {"BENCHMARK_PROPERTIES": properties}) as process:
                         first = _first(journal)
                         time.sleep(0.5)
+                        process.terminate()
+                        process.wait(timeout=_WITHIN)
                 if run:
                     found[kind].append(first - began)
                     say(f"start: run {run} of {runs}, {kind}: {first - began:.3f} s")
