@@ -163,6 +163,11 @@ PROBE: Final = 1.0
 """Seconds in which the group's coordinator has to answer a question before something is committed with waiting: librdkafka holds
 a commit for as long as the session lasts (45 s) where nobody answers, and there is no limit to be given."""
 
+BULK: Final = 500
+"""Messages in one fetch that mean that there is a backlog, for which a moment more is no matter."""
+BULK_WAIT: Final = 0.002
+"""Seconds that a fetch then waits at most until it is full. Below BULK messages in this time (250,000 a second) it ends by itself."""
+
 _GROUPS: Final = "__consumer_offsets"
 """The topic whose partitions' leaders are the groups' coordinators."""
 
@@ -230,6 +235,8 @@ class Client:
         self._resolved: set[tuple[str, int]] = set()
         """Partitions for which the broker was seen to hold an offset of the group's."""
         self._answered = False
+        self._bulk = False
+        """The last fetch found a backlog."""
         self._raised: BaseException | None = None
         self._raw = Consumer(
             {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
@@ -284,13 +291,16 @@ class Client:
     def fetch(self, most: int, timeout: float) -> list[Record]:
         """Messages in hand, up to `most`; waits up to `timeout` seconds for the first. Serves callbacks meanwhile.
 
-        `poll` for the first and `consume` for what else is there: the latency of the one with the throughput of the other.
+        `poll` for the first and `consume` for what else is there: the latency of the one with the throughput of the other. Where
+        that was much the last time, waits for a moment (BULK_WAIT) for more: each pass costs as much as some hundred messages.
         """
         first = self._raw.poll(timeout)
         self._raise_what_was_kept()
         if first is None:
+            self._bulk = False
             return []
-        messages = self._raw.consume(most - 1, 0)
+        messages = self._raw.consume(most - 1, BULK_WAIT if self._bulk else 0)
+        self._bulk = len(messages) >= BULK
         self._raise_what_was_kept()
         messages.insert(0, first)
         if any(map(Message.error, messages)):

@@ -455,7 +455,7 @@ class Processor:
             settled = lane.settle_success(done)
             lane.handled = handled_before + settled
             self._rest(lane, done, seconds)
-        self._say_consumed(lane, batch[:settled], attempt, seconds)
+        self._say_consumed(lane, batch if settled == len(batch) else batch[:settled], attempt, seconds)
 
     def _rest(self, lane: Lane, done: int, seconds: float) -> None:
         """A run was a success: what follows from that. Under the lock."""
