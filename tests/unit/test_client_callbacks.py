@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from swarm.client import Client, consumer_properties
+from swarm.client import BULK, BULK_WAIT, Client, consumer_properties
+from tests.unit.stage import record
 
 
 class Callbacks:
@@ -42,6 +43,37 @@ def test_a_client_that_does_not_close_is_left_to_itself_while_the_poller_is_seen
     assert alive
     cast(Hanging, client._raw).go_on.set()
     raw.close()
+
+
+def test_a_fetch_waits_for_more_only_where_there_is_a_backlog() -> None:
+    """A message that comes alone goes on at once; where there are many, each pass takes as many as it may."""
+    client = Client(
+        consumer_properties({"bootstrap.servers": "127.0.0.1:1"}, "shop", None), ["orders"], cast(Any, Callbacks())
+    )
+    raw, there = client._raw, Queue()
+    client._raw = cast(Any, there)
+
+    for waiting in (3, BULK + 5, BULK + 5, 3, 3, BULK + 5, 0, 3):
+        there.waiting = waiting
+        assert len(client.fetch(2000, 0.0)) == waiting
+
+    assert there.patience == [0, 0, BULK_WAIT, BULK_WAIT, 0, 0, 0]
+    raw.close()
+
+
+class Queue:
+    """Librdkafka's consumer, with so many messages in hand, and how long it was asked to wait for more."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.patience: list[float] = []
+
+    def poll(self, timeout: float) -> Any:
+        return record(0) if self.waiting else None
+
+    def consume(self, most: int, timeout: float) -> list[Any]:
+        self.patience.append(timeout)
+        return [record(offset) for offset in range(1, self.waiting)]
 
 
 class Hanging:
