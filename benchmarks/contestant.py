@@ -27,7 +27,7 @@ PEERS = HERE.parents[1] / "build" / "peers"
 
 
 SECTIONS = frozenset(Settings.model_fields)
-"""A setting of a section that this version does not have yet is left out."""
+"""Of the settings that this version has."""
 
 
 class Failed(Exception):
@@ -145,7 +145,7 @@ def _configured(
         "kafka": {"bootstrap.servers": bootstrap},
         "observer": {"port": free_port()},
     }
-    chosen = merged(defaults, {section: values for section, values in settings.items() if section in SECTIONS})
+    chosen = merged(defaults, settings)
     config = project / "swarm.toml"
     config.write_text(toml(chosen))
     return config, chosen

@@ -24,6 +24,8 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
     same_properties: bool = True
     """Raw: with the swarm's librdkafka properties, else with librdkafka's defaults."""
+    scraped: bool = False
+    """Ours: somebody asks for its metrics meanwhile."""
     peer: str = ""
     """Peers: the folder of its virtual environment in build/peers (`make peers`)."""
 
@@ -41,6 +43,7 @@ FIELD: Final = (
     Contestant("batch, 4 slices by key", "ours", "batch", "virtual"),
     Contestant("batch, no journal", "ours", "batch", "batch", settings={"journal": {"enabled": False}}),
     Contestant("batch, no metrics", "ours", "batch", "batch", settings={"observer": {"port": 0}}),
+    Contestant("batch, metrics asked for", "ours", "batch", "batch", scraped=True),
     Contestant("each", "ours", "each", "each", 0.5),
     Contestant("each, async", "ours", "each", "async_each", 0.5),
     Contestant("exactly-once", "ours", "transactions", "exactly_once", 0.06),

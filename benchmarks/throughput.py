@@ -7,9 +7,12 @@ becomes slower meanwhile does not decide. One that fails does not end the run: i
 from __future__ import annotations
 
 import json
+import threading
 import time
+import urllib.request
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import contestant
 from cluster import PARTITIONS, SIZE, fill, topic
 from contestant import Failed
 from field import FIELD, MEASURE, Contestant
-from figures import ratios, spread
+from figures import of_same_runs, spread
 
 WITHIN = 60.0
 """Seconds after which a contestant has failed."""
+PATIENCE = 2
+"""Failures after which a contestant is not tried again."""
 
 
 def measure(
@@ -39,19 +44,22 @@ def measure(
         start = Start(place, bootstrap, environment, same)
         start(field[0], messages)  # not counted: the broker's code is compiled and the messages are in memory after it
         results: dict[str, list[dict[str, Any]]] = {each.name: [] for each in field}
-        failures: dict[str, str] = {}
+        failures: dict[str, list[str]] = {each.name: [] for each in field}
+        for each in field:
+            if each.settings.keys() - contestant.SECTIONS:
+                failures[each.name] = PATIENCE * ["this version has no such setting"]
         for run in range(runs):
             order = list(field)[run % len(field) :] + list(field)[: run % len(field)]
             for each in order:
-                if each.name in failures:
+                if len(failures[each.name]) >= PATIENCE:
                     continue
                 try:
                     found = start(each, max(1000, int(messages * each.share)))
                 except Failed as error:
-                    failures[each.name] = str(error)
+                    failures[each.name].append(str(error))
                     say(f"throughput: run {run + 1} of {runs}, {each.name}: failed: {error}")
                     continue
-                results[each.name].append(found)
+                results[each.name].append({**found, "run": run})
                 rate = found["messages"] / found["seconds"]
                 say(f"throughput: run {run + 1} of {runs}, {each.name}: {rate:,.0f} messages/s")
     return {
@@ -62,9 +70,11 @@ def measure(
         "contestants": {
             each.name: _summary(each, results[each.name], results.get(MEASURE.get(each.form, ""), []))
             for each in field
-            if results[each.name] and each.name not in failures
+            if results[each.name]
         },
-        "failed": failures,
+        "failed": {
+            each.name: failures[each.name][-1] for each in field if not results[each.name] and failures[each.name]
+        },
     }
 
 
@@ -99,7 +109,10 @@ class Start:
         }
         began = time.monotonic()
         if each.kind == "ours":
-            with contestant.swarm(each.script, self._place, self._bootstrap, each.settings, environment) as daemon:
+            with (
+                contestant.swarm(each.script, self._place, self._bootstrap, each.settings, environment) as daemon,
+                scraped(daemon.settings["observer"]["port"]) if each.scraped else nullcontext(),
+            ):
                 found = contestant.result(path, self._within, lambda: daemon.exit_code is None, daemon.story)
         else:
             properties = self._same if each.same_properties else self._defaults
@@ -112,6 +125,25 @@ class Start:
         if "first_at" in found:
             found["to_first"] = found["first_at"] - began
         return found
+
+
+@contextmanager
+def scraped(port: int) -> Iterator[None]:
+    """Somebody asks the observer for metrics all the time, four times a second."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.25):
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _summary(each: Contestant, found: list[dict[str, Any]], measure: list[dict[str, Any]]) -> dict[str, Any]:
@@ -127,5 +159,5 @@ def _summary(each: Contestant, found: list[dict[str, Any]], measure: list[dict[s
     }
     if measure:
         summary["compared_with"] = MEASURE[each.form]
-        summary["ratio"] = spread(ratios(rates, [run["messages"] / run["seconds"] for run in measure]))
+        summary["ratio"] = spread(of_same_runs(found, measure) or [0.0])
     return summary

@@ -96,7 +96,7 @@ class Plain(Message):
     """
 
     __slots__ = ()
-    __init__ = object.__init__  # type: ignore[assignment]  # that of C, which a call of the class does not even look for
+    __init__ = object.__init__  # that of C, which a call of the class does not even look for
 
     @property
     def value(self) -> Any:

@@ -19,7 +19,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def contestant(kind: str, seconds: list[float]) -> dict[str, Any]:
-    runs = [{"messages": 1000, "seconds": each} for each in seconds]
+    runs = [{"run": number, "messages": 1000, "seconds": each} for number, each in enumerate(seconds)]
     figures = {"median": 1000 / sorted(seconds)[len(seconds) // 2], "lowest": 1.0, "highest": 2.0}
     return {
         "kind": kind,
@@ -41,6 +41,14 @@ def test_a_ratio_is_taken_within_each_run(load: Any) -> None:
     found = load("targets").verdicts(results(batch=contestant("ours", [1.0, 2.0, 4.0])))
 
     assert (found[0].target.what.startswith("batch, against"), found[0].figure, found[0].met) == (True, 1.0, True)
+
+
+def test_a_run_that_failed_is_compared_with_none(load: Any) -> None:
+    """The second of ours is missing: what is left belongs to the first and the third of theirs."""
+    ours = contestant("ours", [1.0, 2.0, 8.0])
+    del ours["runs"][1]
+
+    assert load("figures").of_same_runs(ours["runs"], contestant("raw", [1.0, 2.0, 4.0])["runs"]) == [1.0, 0.5]
 
 
 def test_a_target_that_is_missed_is_said_to_be(load: Any) -> None:
