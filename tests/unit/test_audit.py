@@ -81,8 +81,8 @@ class Worker:
 
     def takes(self, start: int, partition: int = 0, group: str = "shop", **plan: Any) -> Worker:
         self.host.now += 1
-        plan = make_plan(handler=print, topics=("orders",), **plan)
-        self.log = self.journal.lane(group, "orders", partition, start, plan)  # type: ignore[arg-type]
+        made = make_plan(handler=print, topics=("orders",), **plan)
+        self.log = self.journal.lane(group, "orders", partition, start, made)
         self.log.fact("begun")
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from swarm.config import hider
 from swarm.config.kafka import HIDDEN
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\n-----END PRIVATE KEY-----"
-TABLES = [
+TABLES: list[dict[str, Any]] = [
     {
         "sasl.password": 'pa"ss\\word',
         "sasl.oauthbearer.config": "principalClaimName=azp token=eyJhbGciOi",
