@@ -69,6 +69,10 @@ _SECRET: Final = re.compile(
 _URL_USER: Final = re.compile(r"(?<=://)[^\s/@:\"']*:[^\s/@\"']*(?=@)")
 """Stricter than the next one: in texts of which we do not know that they are properties, an address of an e-mail is none of our business."""
 _USERINFO: Final = re.compile(r"[^\s,/@]+:[^\s,/@]*@")
+_QUERY: Final = re.compile(
+    r"([?&][^=&\s]*(?:token|secret|passw|key|credential|signature)[^=&\s]*=)[^&\s\"']+", re.IGNORECASE
+)
+"""A secret in a URL's parameters: `?access_token=…`."""
 
 
 def property_name(variable: str) -> str:
@@ -109,7 +113,7 @@ def check_properties(properties: Mapping[str, Any], where: str, source: str | Ca
 
 
 def redact(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties for people and logs: passwords, keys, tokens and SASL's settings hidden, as is user:password@ in a URL."""
+    """The properties for people and logs: passwords, keys, tokens and SASL's settings hidden, as are user:password@ and ?token= in a URL."""
     return {name: _redacted(name, value) for name, value in properties.items()}
 
 
@@ -120,11 +124,11 @@ def hidden(text: str, properties: Mapping[str, Any]) -> str:
         if len(secret) > 3 and not isinstance(value, bool) and _redacted(name, value) == HIDDEN:
             for written in (secret, json.dumps(secret)[1:-1]):
                 text = text.replace(written, HIDDEN)
-    return _USERINFO.sub(f"{HIDDEN}@", text)
+    return _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", text))
 
 
 def hider(tables: Iterable[Mapping[str, Any]]) -> Callable[[str], str]:
-    """A function that takes out of a text what `redact` hides in these tables of properties, and user:password@ of a URL, should a
+    """A function that takes out of a text what `redact` hides in these tables of properties, and user:password@ and ?token= of a URL, should a
     library or an application have quoted it. Some microseconds; any thread."""
     secrets: set[str] = set()
     for table in tables:
@@ -137,7 +141,7 @@ def hider(tables: Iterable[Mapping[str, Any]]) -> Callable[[str], str]:
         for secret in longest_first:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
-        return _URL_USER.sub(HIDDEN, text) if "://" in text else text
+        return _QUERY.sub(rf"\1{HIDDEN}", _URL_USER.sub(HIDDEN, text)) if "://" in text else text
 
     return hide
 
@@ -194,4 +198,4 @@ def _is_unicode(text: str) -> bool:
 def _redacted(name: str, value: object) -> object:
     if _SECRET.search(name.lower()) or (isinstance(value, str) and "PRIVATE KEY" in value):
         return HIDDEN
-    return _USERINFO.sub(f"{HIDDEN}@", value) if isinstance(value, str) else value
+    return _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", value)) if isinstance(value, str) else value
