@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from swarm.supervisor.record import Worker
 
 Finding = dict[str, str]
-"""`severity` (info, warning, error), `what`, `cause`, `fix`, `evidence`."""
+"""`rule` (of `swarm.doctor`), `severity` (info, warning, error), `what`, `cause`, `fix`, `evidence`."""
 
 CRASH_LOOP: Final = 5
 """Deaths in a row after which it is one: by default the waits are 8 s and more from then on."""
@@ -27,6 +27,7 @@ def findings(supervisor: Supervisor, now: float) -> Iterator[Finding]:
             yield _crash_loop(supervisor, worker)
     if supervisor.dies_together:
         yield {
+            "rule": "oom_group",
             "severity": "warning",
             "what": "where one worker runs out of memory the kernel kills the whole swarm",
             "cause": "The cgroup of this daemon has memory.oom.group = 1, as Kubernetes sets it for containers (from 1.28 on), and systemd for "
@@ -35,6 +36,7 @@ def findings(supervisor: Supervisor, now: float) -> Iterator[Finding]:
             "(the kubelet's singleProcessOOMKill: true, OOMPolicy=continue in the unit).",
             "evidence": "memory.oom.group is 1.",
         }
+    yield from supervisor.observed.findings()
 
 
 def _contested(supervisor: Supervisor, worker: Worker) -> Iterator[Finding]:
@@ -43,6 +45,7 @@ def _contested(supervisor: Supervisor, worker: Worker) -> Iterator[Finding]:
         if group.contested:
             seat = f"{swarm.name}.{swarm.host}.{worker.index}"
             yield {
+                "rule": "seat_contested",
                 "severity": "error",
                 "what": f"another process uses the group.instance.id {seat} in the group {group.group}",
                 "cause": f"Most likely a second daemon runs with the name {swarm.name} and the host {swarm.host}.",
@@ -60,6 +63,7 @@ def _crash_loop(supervisor: Supervisor, worker: Worker) -> Finding:
         named = ", ".join(f"{topic}/{partition}" for topic, partition in held[:8]) + (", …" if len(held) > 8 else "")
         what += f", and nobody serves its partitions while it is away: {named}"
     return {
+        "rule": "crash_loop",
         "severity": "error",
         "what": what,
         "cause": f"Its last end: {last['reason']}: {last['detail']}.",

@@ -35,6 +35,7 @@ from swarm.supervisor.debugging import Debugging, misfit
 from swarm.supervisor.listening import ListenerProcess, wanted_by
 from swarm.supervisor.memory import OomKills, oom_group
 from swarm.supervisor.notify import Notifier
+from swarm.supervisor.observed import Observed
 from swarm.supervisor.observing import Observing
 from swarm.supervisor.partitions import Partitions
 from swarm.supervisor.pidfile import PidFile
@@ -198,6 +199,7 @@ class Supervisor:
         )
         self.history = History()
         self.debugging = Debugging()
+        self.observed = Observed()
         self._oom_kills = OomKills()
         self.dies_together = oom_group()
         """Whether the kernel kills all of our cgroup where one of it runs out of memory."""
@@ -932,6 +934,8 @@ class Supervisor:
                 message = json.loads(data)
                 if "census" in message:
                     self.partitions.hear_census(worker, message["census"], time.monotonic())
+                elif "observed" in message:
+                    self.observed.heard(worker.index, message["observed"])
                 # else a state: it is in the scoreboard; that something changed is all that wakes us
         except BlockingIOError:
             return

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm import __version__, allocator
-from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES, NO_START, GroupView, JobView
+from swarm.scoreboard import BATCHES, ERRORS, FENCED, MESSAGES, NO_START, REBALANCES, GroupView, JobView, Scoreboard
 from swarm.supervisor import memory
 from swarm.supervisor.findings import findings
 
@@ -111,6 +111,9 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
         "memory": _memory(worker, now, full=full),
     }
     if full:
+        result["errors_by_kind"] = board.errors_by_kind()
+        result["rebalances"] = int(board.ints[REBALANCES])
+        result["durations"] = _durations(board)
         result["assignment"] = [
             {
                 "group": view.group,
@@ -126,6 +129,18 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
             if not view.condition.bits & NO_START
         ]
     return result
+
+
+def _durations(board: Scoreboard) -> dict[str, float]:
+    """How long batches took, over the index's whole life; `longest` is what the longest took at least."""
+    seconds, sizes = board.histogram("batch_duration_seconds"), board.histogram("batch_size")
+    slowest = max((number for number, count in enumerate(seconds.buckets) if count), default=0)
+    return {
+        "batches": seconds.count,
+        "messages": sizes.sum,
+        "seconds": seconds.sum,
+        "longest": seconds.bounds[slowest - 1] if slowest else 0.0,
+    }
 
 
 def _state(supervisor: Supervisor, worker: Worker) -> str:

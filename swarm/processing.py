@@ -241,6 +241,7 @@ class Processor:
         if attempt > 1:
             self._board.add(RETRIES)
         started = self._clock()
+        before_threads = self._runtime.strays.begin(started)
         self._job_begins(lane, first, last, attempt, started)
         if self._bus.wants(events.BatchStarted):
             parts = virtual.ranges(batch)
@@ -278,6 +279,9 @@ class Processor:
         finally:
             self._board.job_end(self._slot)
         seconds = self._clock() - started
+        if before_threads is not None:
+            job = (threading.get_ident(), started)
+            self._runtime.strays.end(before_threads, lane.plan.label, lane.plan.handler, job)
         if lane.transaction is not None:
             raised = failure
             failure = self._close_transaction(lane, done, failure, before)

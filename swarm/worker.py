@@ -39,6 +39,7 @@ from swarm.lane import UNKNOWN, condition_of
 from swarm.loading import app_problems, load_app, own_frames, secrets_of
 from swarm.logs import Log
 from swarm.membership import group_properties
+from swarm.observations import Observations
 from swarm.ownership import unowned
 from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
@@ -57,6 +58,7 @@ from swarm.scoreboard import (
     Scoreboard,
 )
 from swarm.selection import chosen_groups, placed
+from swarm.strays import Strays
 from swarm.suspicion import Suspicion
 from swarm.transactions import Seat, transactional_properties
 from swarm.troubles import Troubles
@@ -159,6 +161,13 @@ class Runtime:
         self._debug = birth.debug
         self.journal = journal.of_worker(settings, birth.state_dir, birth.index, self.bus)
         Troubles(self.board, self.clock).listen(self.bus)
+        self.observations = Observations()
+        self.bus.add(events.ListenerFailed, self._note_listener)
+        self.strays = Strays(
+            lambda: frozenset((job.thread, job.started_at) for job in self.board.jobs()),
+            lambda where, example, count: self.observations.note("threads", where, example, count),
+            self.clock,
+        )
         self.dispatcher = Dispatcher(self.clock)
         self.suspicion = Suspicion(birth.suspects)
         self.pauses = Pauses(birth.pauses)
@@ -219,6 +228,10 @@ class Runtime:
         from swarm import debugging
 
         return debugging.attach(self._debug, self.log, [self.settings.kafka, *(plan.kafka for plan in self._plans)])
+
+    def _note_listener(self, event: events.Event) -> None:
+        assert isinstance(event, events.ListenerFailed)
+        self.observations.note("listener", event.listener, self.hide(f"at {event.heard}: {event.error}"), event.count)
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         def run() -> None:
@@ -570,6 +583,7 @@ class _Main:
                     self._board.set_error(f"thread {missing[0]!r} is gone without a trace")
                     runtime.bus.publish(events.ThreadDied(missing[0], "it ended without an exception"))
                     return self._give_up(f"thread {missing[0]!r} is gone")
+            self._tell_observations()
             if self._stopping and runtime.stopped:
                 return self._finish()
             if self._orphaned and now >= self._deadline:
@@ -624,6 +638,12 @@ class _Main:
     def _tell_census(self, found: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the supervisor asks again
             self._birth.channel.send(json.dumps({"census": found}).encode())
+
+    def _tell_observations(self) -> None:
+        self._runtime.strays.look_again()
+        for observation in self._runtime.observations.news():
+            with contextlib.suppress(OSError):  # the next of its kind says it again
+                self._birth.channel.send(json.dumps({"observed": observation}).encode())
 
     def _orphan(self) -> None:
         self._orphaned = True

@@ -367,6 +367,7 @@ def make_runtime(
         wait_async=asyncio.run,
         job_limit=lambda plan: 0.0,
         suspicion=Suspicion(),
+        strays=SimpleNamespace(begin=lambda now: None),
         pauses=Pauses(),
         concurrency=concurrency,
         standing_timeout=0.0,
