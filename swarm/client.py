@@ -679,3 +679,47 @@ class TopicReader:
     def close(self) -> None:
         """End the client."""
         self._raw.close()
+
+
+class Onlooker:
+    """Looks at a group's offsets, and at single records, without joining it: for commands.
+
+    Sees what is uncommitted, too: otherwise the broker withholds a group's offsets while a transaction with offsets is open.
+    Methods block and raise KafkaException; one thread. (Not AdminClient.list_consumer_group_offsets: where the coordinator has
+    moved it ends the process by SIGSEGV, librdkafka 5040.)
+    """
+
+    def __init__(self, user: Mapping[str, Any], group: str) -> None:
+        silent = logging.Logger("swarm.onlooker", level=logging.CRITICAL + 1)
+        self._raw = Consumer(
+            {
+                **common_properties(user),
+                **OWNED,
+                "group.id": group,
+                "isolation.level": "read_uncommitted",
+                "fetch.queue.backoff.ms": 10,
+                "queued.min.messages": 1,
+            },
+            logger=silent,
+        )
+
+    def committed(self, places: Sequence[tuple[str, int]], timeout: float) -> dict[tuple[str, int], int]:
+        """The group's next offsets, of those partitions where it has one."""
+        answer = self._raw.committed([TopicPartition(*place) for place in places], timeout=timeout)
+        return {(p.topic, p.partition): p.offset for p in answer if p.error is None and p.offset >= 0}
+
+    def timestamp(self, topic: str, partition: int, offset: int, timeout: float) -> float | None:
+        """When the record at `offset`, or the next there is, was made (s since the epoch); None where none came in time."""
+        self._raw.assign([TopicPartition(topic, partition, offset)])
+        try:
+            message = self._raw.poll(timeout)
+            if message is None or message.error() is not None:
+                return None
+            kind, milliseconds = message.timestamp()
+            return milliseconds / 1000 if kind else None
+        finally:
+            self._raw.unassign()
+
+    def close(self) -> None:
+        """End the client."""
+        self._raw.close()

@@ -27,7 +27,7 @@ def check(loaded: Loaded) -> list[Problem]:
     from swarm.supervisor.processes import in_child
 
     try:
-        answer = in_child(lambda: _check_here(loaded), LOAD_TIMEOUT)
+        answer = in_child(lambda: check_here(loaded), LOAD_TIMEOUT)
     except (RuntimeError, TimeoutError) as error:
         return [_problem(loaded, "swarm.app", str(error), "Import it by hand to see why.")]
     return [Problem(**problem) for problem in answer]
@@ -128,7 +128,8 @@ def _problem(loaded: Loaded, where: str, what: str, fix: str) -> Problem:
     return Problem(where, source, what, fix)
 
 
-def _check_here(loaded: Loaded) -> list[dict[str, str]]:
+def check_here(loaded: Loaded) -> list[dict[str, str]]:
+    """What `check` finds, as JSON. It imports the app and makes clients: in a short-lived child only."""
     settings = loaded.settings
     assert settings.swarm.app is not None
     try:

@@ -14,7 +14,7 @@ from typing import get_args
 import click
 import pytest
 
-from swarm import App, events, exits
+from swarm import App, doctor, events, exits
 from swarm.cli import cli
 from swarm.client import DEFAULTS
 from swarm.config import load_settings
@@ -174,6 +174,14 @@ def assert_same(found: list[str], expected: list[str], heading: str) -> None:
     missing = [row for row in expected if row not in found]
     strange = [row for row in found if row not in expected]
     assert found == expected, "\n".join([f"{heading}: missing", *missing, "not of the code", *strange])
+
+
+def test_operations_has_every_rule_of_doctor_as_the_code_says_it() -> None:
+    rows = [
+        table_row(f"`{rule.id}`", rule.severity, rule.looks_for, ", ".join(rule.needs) or "-") for rule in doctor.RULES
+    ]
+
+    assert_same(table_below(OPERATIONS, "## Doctor"), rows, "## Doctor")
 
 
 def test_operations_has_every_setting_as_the_schema_says_it() -> None:

@@ -20,6 +20,7 @@ KAFKA_PORTS = {
     "swarm.transactions": "transactional producers",
     "swarm.serialization": "the clients of schema registries, which know no broker",
     "swarm.admin": "the cluster's administration",
+    "swarm.doctor.survey": "the same for `doctor`, which looks at all of a cluster that matters",
     "swarm.demo_orders": "the world around the demo's swarm: its topics, who fills them, who reads the results",
     "swarm.embedded": "the embedded broker is inside the library that confluent_kafka brings",
     "swarm.testing.broker": "the world around a test's swarm: its topics, who fills them, who reads the results, a guest in its group",
@@ -40,7 +41,7 @@ DOORS = {
 }
 
 # The commands: they run in neither a worker nor the supervisor, and may know both.
-COMMANDS = ("swarm.cli", "swarm.cli.*", "swarm.demo*", "swarm.preflight")
+COMMANDS = ("swarm.cli", "swarm.cli.*", "swarm.demo*", "swarm.doctor.*", "swarm.preflight")
 
 PROCESS_CALLS = {
     *(f"os.{name}" for name in ("fork", "forkpty", "kill", "killpg", "posix_spawn", "posix_spawnp")),

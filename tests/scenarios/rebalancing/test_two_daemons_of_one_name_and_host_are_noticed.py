@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Callable
 
@@ -34,6 +35,7 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
             daemon.wait_for_event("seat_contested", times=4)
         finding = first.wait_for(lambda: first.status()["findings"], what="the finding in its status")[0]
         shown = first.run("status").stdout
+        examined = json.loads(first.run("doctor", "--json", "--seconds", "0").stdout)["findings"]
         with urllib.request.urlopen(f"{first.url}/metrics", timeout=10) as answer:
             metrics = answer.read().decode()
         assert second.stop() == 0
@@ -46,6 +48,7 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
     assert first.stop() == 0
 
     assert finding["severity"] == "error"
+    assert finding in examined
     assert "shop.here.0" in finding["what"]
     assert "swarm.name" in finding["fix"]
     assert "another process uses the group.instance.id shop.here.0" in shown.replace("\n", " ")
