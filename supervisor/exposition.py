@@ -38,6 +38,7 @@ from swarm.scoreboard import (
     AssignedView,
 )
 from swarm.supervisor.observer import Notice, View, is_current
+from swarm.supervisor.rotation import Rotation
 
 SWARM_STATES: Final = ("starting", "running", "quiet", "stopping")
 RESTART_REASONS: Final = (
@@ -70,10 +71,17 @@ _LE: Final = {name: [*map(floatToGoString, bounds), "+Inf"] for name, bounds in 
 class Exposition:
     """The page. Keeps what a counter must not forget between scrapes; one thread at a time."""
 
-    def __init__(self, view: View, metrics_dir: Path | None, complain: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        view: View,
+        metrics_dir: Path | None,
+        complain: Callable[[str, str], None],
+        rotation: Rotation | None = None,
+    ) -> None:
         self._view = view
         self._application = None if metrics_dir is None else ApplicationMetrics(metrics_dir, complain)
         self._processor_time = ProcessorTime()
+        self._rotation = rotation or Rotation()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -111,12 +119,17 @@ class Exposition:
             "Ends of the worker in a row that were not planned, each soon after its start.",
             labels=["worker"],
         )
+        exact = self._rotation.look({index: worker.pid for index, worker in notice.workers.items()})
         for index, worker in sorted(notice.workers.items()):
             label = str(index)
             up.add_metric([label], 0 if worker.pid is None else 1)
             for reason in dict.fromkeys((*RESTART_REASONS, *worker.restarts)):
                 restarts.add_metric([label, reason], worker.restarts.get(reason, 0))
-            for kind, size in worker.memory.items():
+            sizes = dict(worker.memory)
+            if index in exact:  # RSS is the supervisor's, of a moment ago
+                found = exact[index]
+                sizes |= {kind: size for kind, size in (("uss", found.uss), ("pss", found.pss)) if size is not None}
+            for kind, size in sizes.items():
                 memory.add_metric([label, kind], size)
             failures.add_metric([label], worker.failures)
             seconds = self._processor_time.total(index, worker.pid, worker.cpu_before)

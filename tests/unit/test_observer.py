@@ -229,7 +229,9 @@ def test_the_page_shows_the_scoreboards_and_the_bulletin_under_the_contracts_nam
     memory = {"rss": 1000, "uss": None, "pss": 700}
     restarts = {"crashed": 2, "of the future": 1}
     posted = snapshot(
-        worker(0, None, "backoff"), worker(1, 4_000_011, memory=memory, restarts_by_reason=restarts), worker(2, 12)
+        worker(0, None, "backoff"),
+        worker(1, 4_000_011, memory=memory, restarts_by_reason=restarts),
+        worker(2, 4_000_012),
     )
 
     page = scrape(view_of(posted, boards))
