@@ -27,7 +27,8 @@ from swarm.bus import Bus
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import bound, chosen_groups, missing_workers
-from swarm.supervisor import circumstances, incidents, memory
+from swarm.supervisor import circumstances, incidents, memory, memory_answer
+from swarm.supervisor.asking import Asking
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, labels, make_dump_file
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
@@ -172,6 +173,7 @@ class Supervisor:
         self._backtraces = Backtraces()
         self._stop_waiters: list[Connection] = []
         self._waiting = Waiting()
+        self._asking = Asking()
         self.stopping = False
         self.at_once = False
         self.quiet = False
@@ -230,7 +232,7 @@ class Supervisor:
 
     def _timeout(self) -> float:
         now = time.monotonic()
-        due = [now + self.check_interval]
+        due = [now + self.check_interval, self._asking.due]
         if (look_in := self._backtraces.look_in) is not None:
             due.append(now + look_in)
         for worker in self.workers:
@@ -283,6 +285,7 @@ class Supervisor:
         if self._scaling and self._settled():
             self._scaling = False
         self._waiting.answer(now, lambda: under_way(self.workers))
+        self._asking.collect(now, (worker.process.pid for worker in self.workers if worker.process is not None))
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(
@@ -930,12 +933,14 @@ class Supervisor:
         if process is None or process.channel is None:
             return
         try:
-            while data := process.channel.recv(65536):
+            while data := process.channel.recv(1 << 20):  # more than the kernel lets through in one piece
                 message = json.loads(data)
                 if "census" in message:
                     self.partitions.hear_census(worker, message["census"], time.monotonic())
                 elif "observed" in message:
                     self.observed.heard(worker.index, message["observed"])
+                elif "answer" in message:
+                    self._asking.hear(worker.index, process.pid, message)
                 # else a state: it is in the scoreboard; that something changed is all that wakes us
         except BlockingIOError:
             return
@@ -979,6 +984,8 @@ class Supervisor:
                     self._debug(request, connection)
                 else:
                     self._set_log_level(request, connection)
+            case "memory":
+                memory_answer.answer(self, self._asking, self._tell, request, connection)
             case "quiet" | "resume" as command:
                 self.set_quiet(command == "quiet")
                 connection.answer({"state": self.state})

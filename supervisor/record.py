@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from swarm.scoreboard import MESSAGES, PREPARED_AT, STANDS_SINCE, AssignedView, Scoreboard
 from swarm.supervisor import memory
+from swarm.supervisor.history import History
 from swarm.supervisor.memory import Memory
 from swarm.supervisor.policy import Reason, WorkerView
 from swarm.supervisor.processes import Process, adopt
@@ -100,6 +101,8 @@ class Worker:
     exited_once: bool = False
     last_exit: dict[str, Any] | None = None
     full_memory: tuple[float, Memory] | None = None
+    history: History = field(default_factory=History)
+    """How the memory of its process went."""
 
     @property
     def came_up(self) -> bool:
@@ -165,6 +168,7 @@ class Worker:
         self.rss, self.sampled_at = None, 0.0
         self.cpu_at = (0.0, 0.0)
         self.full_memory = None
+        self.history.clear()
 
     def standing(self, given_up: Mapping[tuple[str, str, int], int]) -> list[AssignedView]:
         """Partitions that stand still, but for those for which a worker was replaced already: a third process is no better."""
@@ -230,6 +234,8 @@ class Worker:
                 self.cpu_at = (now, seconds)
         self.rss = memory.resident(pid)
         rss = self.rss or 0
+        if rss:
+            self.history.add(now - self.started_at, rss, self.board.ints[MESSAGES] - self.messages_before)
         used = rss
         if limit and rss > limit and metric != "rss":
             # RSS is an upper bound: only who is over by it is worth the expensive look.

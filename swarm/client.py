@@ -7,11 +7,12 @@ a time into a client (see `swarm.commits`).
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -38,6 +39,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "topic.metadata.refresh.interval.ms": 10000,
     # One connection error per second and client is enough to know.
     "reconnect.backoff.max.ms": 2000,
+    # How much is queued only the statistics tell; measured, a report costs 0.24 ms with 3 partitions and 1.2 ms with 300.
+    "statistics.interval.ms": 10000,
 }
 """Our defaults for librdkafka's; the user's `[kafka]` wins."""
 
@@ -180,6 +183,27 @@ def _positions(
     return [TopicPartition(t, p, offset, metadata.get((t, p), "")) for t, p, offset in offsets]
 
 
+class Queued(NamedTuple):
+    """What a client has fetched and not handed out, as of a CLOCK_MONOTONIC instant. Bytes are those of keys and values."""
+
+    at: float
+    messages: int
+    bytes: int
+
+
+_QUEUED: Final = re.compile(r'"fetchq_cnt": ?(\d+), ?"fetchq_size": ?(\d+)')
+
+
+def queued(statistics: str) -> tuple[int, int]:
+    """Messages and bytes that librdkafka's statistics say are queued. Pure.
+
+    Each partition is reported with the count of the queue that all of them share (measured with 2.16: three partitions with 3000, 2000 and 4000
+    messages said 9000 each), so the largest is the sum. Not parsed as JSON, for a report has 740 bytes for each partition.
+    """
+    found = [(int(messages), int(size)) for messages, size in _QUEUED.findall(statistics)]
+    return max((each[0] for each in found), default=0), max((each[1] for each in found), default=0)
+
+
 Refusals = Mapping[tuple[str, int], KafkaError]
 """Partitions whose part of a commit the broker refused: it answers for each of them, and may hold the others."""
 
@@ -238,8 +262,15 @@ class Client:
         self._bulk = False
         """The last fetch found a backlog."""
         self._raised: BaseException | None = None
+        self.queued: Queued | None = None
+        """As librdkafka said last; None: not yet, or never (`statistics.interval.ms` = 0)."""
         self._raw = Consumer(
-            {**properties, "on_commit": self._on_commit, "error_cb": self._on_error},
+            {
+                **properties,
+                "on_commit": self._on_commit,
+                "error_cb": self._on_error,
+                "stats_cb": self._on_statistics,
+            },
             logger=logging.getLogger("librdkafka"),
         )
         if topics is not None:
@@ -271,6 +302,10 @@ class Client:
     def _on_error(self, error: KafkaError) -> None:
         with self._keep_what_is_raised():
             self._callbacks.on_error(error, None, None, None)
+
+    def _on_statistics(self, text: str) -> None:
+        with self._keep_what_is_raised():
+            self.queued = Queued(time.monotonic(), *queued(text))
 
     @contextmanager
     def _keep_what_is_raised(self) -> Iterator[None]:
@@ -590,14 +625,24 @@ def try_properties(properties: Mapping[str, Any]) -> None:
     Consumer(alone, logger=silent).close()
 
 
+_THRIFTY: Final[Mapping[str, Any]] = {
+    "fetch.message.max.bytes": 64 << 10,
+    "queued.min.messages": 1,
+    "queued.max.messages.kbytes": 4096,
+}
+
+
 class TopicReader:
     """Reads one topic from offset to offset without joining a group: for commands. `group` only lends its committed offsets.
 
-    Sees what is committed (transactions), and nothing that comes after the ends it was given. Methods block and raise
+    Sees what is committed (transactions) unless it is told otherwise, and nothing that comes after the ends it was given. Commits nothing. Methods block and raise
     KafkaException; one thread.
     """
 
-    def __init__(self, user: Mapping[str, Any], topic: str, group: str) -> None:
+    def __init__(
+        self, user: Mapping[str, Any], topic: str, group: str, *, everything: bool = False, thrifty: bool = False
+    ) -> None:
+        """everything: also what is not committed. thrifty: only a little of each partition is wanted."""
         self._topic = topic
         self.last_error: KafkaError | None = None
         """What librdkafka said last by itself: why nobody answers, say."""
@@ -607,8 +652,10 @@ class TopicReader:
             {
                 **properties,
                 "auto.offset.reset": "earliest",  # what retention has removed meanwhile is passed over
-                "isolation.level": "read_committed",
+                "isolation.level": "read_uncommitted" if everything else "read_committed",
                 "enable.partition.eof": True,
+                "statistics.interval.ms": 0,
+                **(_THRIFTY if thrifty else {}),
                 "error_cb": self._on_error,
             },
             logger=silent,
@@ -671,6 +718,29 @@ class TopicReader:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"nothing came for {patience:g} s"))
             if chunk:
                 yield cast("list[Record]", chunk)
+
+    def offsets_at(self, partitions: Iterable[int], milliseconds: int, timeout: float) -> dict[int, int]:
+        """The offset of the first record of each partition whose timestamp (ms since the epoch) is no older; negative: there is none."""
+        asked = [TopicPartition(self._topic, number, milliseconds) for number in partitions]
+        return {p.partition: p.offset for p in self._raw.offsets_for_times(asked, timeout=timeout) if p.error is None}
+
+    def first(self, starts: Mapping[tuple[str, int], int], patience: float) -> dict[tuple[str, int], Record]:
+        """The first record at or after each of these offsets, of any topic, as far as they come within `patience` seconds."""
+        found: dict[tuple[str, int], Record] = {}
+        waiting = set(starts)
+        self._raw.assign([TopicPartition(t, p, offset) for (t, p), offset in starts.items()])
+        deadline = time.monotonic() + patience
+        while waiting and time.monotonic() < deadline:
+            for message in cast("list[Any]", self._raw.consume(100, 0.1)):
+                place, error = (message.topic(), message.partition()), message.error()
+                if place not in waiting:
+                    continue
+                waiting.discard(place)  # also where it is the end: nothing is there that may be read
+                if error is None:
+                    found[place] = message
+                self._raw.incremental_unassign([TopicPartition(*place)])
+        self._raw.unassign()
+        return found
 
     def membership(self) -> Any:
         """The group's metadata, for a transaction that commits its offsets."""

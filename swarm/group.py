@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
-from swarm.client import CLOSE_WITHIN, Client, Refusals, seat_error
+from swarm.client import CLOSE_WITHIN, Client, Queued, Refusals, seat_error
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
@@ -158,6 +158,12 @@ class Group:
         self.leave = False
         self.joined = False
         self.paused_for_quiet = False
+
+    @property
+    def queued(self) -> Queued | None:
+        """What the client has fetched and not handed out, as it said last. Any thread."""
+        client = self._client
+        return client.queued if client is not None else None
 
     # -- the poller thread -------------------------------------------------------------------------------------------
 

@@ -102,6 +102,22 @@ def _members_here(loaded: Loaded) -> dict[str, int]:
     return found
 
 
+def subscriptions(loaded: Loaded) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+    """What the app reads: group -> {"topics": names, "patterns": regular expressions}; and its dead letter topics. Forks, as `check` does.
+
+    Raises AppError where the app does not load.
+    """
+    from swarm.supervisor.processes import in_child
+
+    try:
+        answer = in_child(lambda: _subscriptions_here(loaded), LOAD_TIMEOUT)
+    except (RuntimeError, TimeoutError) as error:
+        raise AppError(f"swarm.app: {error}. Import it by hand to see why.") from None
+    if "error" in answer:
+        raise AppError(answer["error"], answer["frames"])
+    return answer["groups"], answer["dead_letters"]
+
+
 def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:
     """What librdkafka says to the properties of each group: unknown names, values out of range, combinations that clash.
 
@@ -156,6 +172,26 @@ def _dead_letter_topics_here(loaded: Loaded) -> dict[str, Any]:
     except BaseException as error:
         return {"error": str(error), "frames": getattr(error, "frames", "")}
     return {"topics": sorted({plan.dead_letter.topic for plan in app.plans if plan.dead_letter is not None})}
+
+
+def _subscriptions_here(loaded: Loaded) -> dict[str, Any]:
+    os.dup2(2, 1)  # what the app prints is not the command's answer
+    settings = loaded.settings.swarm
+    assert settings.app is not None
+    try:
+        app = load_app(settings.app, loaded.base_dir)
+    except BaseException as error:
+        return {"error": str(error), "frames": getattr(error, "frames", "")}
+    return {
+        "groups": {
+            group: {
+                "topics": sorted({topic for plan in plans for topic in plan.topics}),
+                "patterns": sorted({plan.pattern for plan in plans if plan.pattern is not None}),
+            }
+            for group, plans in app.groups(settings.group_id).items()
+        },
+        "dead_letters": sorted({plan.dead_letter.topic for plan in app.plans if plan.dead_letter is not None}),
+    }
 
 
 def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]]:

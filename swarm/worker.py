@@ -35,6 +35,7 @@ from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError, describe
 from swarm.flow import Bucket
 from swarm.group import Group
+from swarm.inspection import Inspection
 from swarm.lane import UNKNOWN, condition_of
 from swarm.loading import app_problems, load_app, own_frames, secrets_of
 from swarm.logs import Log
@@ -530,6 +531,7 @@ class _Main:
         self._overdue_at = float("inf")
         self._ends_itself = False
         self._state = ""
+        self._inspection = Inspection(runtime, birth.channel)
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime.wake = self._wake
         # Well within the shortest report timeout that can be set (0.5 s).
@@ -626,6 +628,8 @@ class _Main:
                     self._runtime.take_census(self._tell_census)
                 case "log_level":
                     self._runtime.set_log_level(command["level"])
+                case "memory":
+                    self._inspection.begin(command)
                 case "pauses":
                     self._runtime.pause(Pauses(command["pauses"]))
                 case "quiet":
