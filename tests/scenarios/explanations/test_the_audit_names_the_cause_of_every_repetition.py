@@ -48,9 +48,7 @@ APP = """
         if messages[0].offset == 6 and first_time("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    @app.each("GROUP-reset")
-    @app.each("GROUP-forward")
-    @app.each("GROUP-twice")
+    @app.each("GROUP-reset", "GROUP-forward", "GROUP-twice")
     def taken(message):
         record(message)
 
@@ -59,7 +57,7 @@ APP = """
         record(message, "second")
 """
 
-KINDS = ("retry", "seek", "crash", "reset", "forward", "twice")
+KINDS = ("crash", "retry", "seek", "reset", "forward", "twice")
 
 
 def _set_offset(broker: Broker, group: str, topic: str, offset: int) -> None:
@@ -86,26 +84,27 @@ def test_each_cause_of_a_repetition_or_a_gap_is_named_with_its_evidence(
     expect_violation("lost", "and forwards they pass over messages")
     for kind in KINDS:
         broker.create_topic(f"{group}-{kind}", 1)
-    app = APP.replace("GROUP", group).replace(f'@app.each("{group}-reset")\n    @app.each("{group}-forward")\n    ', "")
-    app = app.replace(
-        f'@app.each("{group}-twice")', f'@app.each(["{group}-reset", "{group}-forward", "{group}-twice"])'
-    )
+    app = APP.replace("GROUP", group)
     daemon = swarm_project(app, {"swarm": {"workers": 1, "group_id": group}, "worker": {"commit_interval": 0.2}})
     daemon.expect_errors("consume_failed")
     recording = Recording(daemon.folder)
     daemon.start()
     daemon.until_running()
-    for kind in KINDS:
+    for kind in KINDS[1:]:
         broker.produce(f"{group}-{kind}", [(None, str(number)) for number in range(10)], 0)
     broker.produce(f"{group}-twice", [(None, "3"), (None, "4"), (None, "10")], 0)
     total = dict.fromkeys(KINDS, 10) | {"twice": 13}
 
-    def all_committed() -> bool:
+    def committed(*kinds: str) -> bool:
         held = broker.committed(group)
-        return all(held.get((f"{group}-{kind}", 0)) == total[kind] for kind in KINDS)
+        return all(held.get((f"{group}-{kind}", 0)) == total[kind] for kind in kinds)
 
-    daemon.wait_for(all_committed, what="everything to be done and committed")
-    daemon.wait_for(lambda: len(recording.all("second")) == 13, what="the other group")
+    daemon.wait_for(lambda: committed(*KINDS[1:]), what="everything to be done and committed")
+    daemon.wait_for(
+        lambda: broker.committed(f"{group}-second").get((f"{group}-twice", 0)) == 13, what="the other group"
+    )
+    broker.produce(f"{group}-crash", [(None, str(number)) for number in range(10)], 0)
+    daemon.wait_for(lambda: committed(*KINDS), what="what the killed worker had not committed")
     assert daemon.stop() == 0
 
     _set_offset(broker, group, f"{group}-reset", 6)
@@ -268,6 +267,8 @@ def test_healthy_swarms_of_every_kind_repeat_nothing(
     assert daemon.stop() == 0
 
     answer = daemon.audit()
-    assert (answer["duplicates"], answer["gaps"], answer["exit"]) == ([], [], 0)
+    # A broker that a busy machine starves may let a transaction time out: that is told, as the retry that it is.
+    repeated = [each for each in answer["duplicates"] if each["earlier"]["outcome"] != "aborted"]
+    assert (repeated, answer["gaps"], answer["exit"]) == ([], [], 0)
     assert answer["partitions"] == 18
     assert len(recording.all(topic=f"{group}-plain")) == 3 * written
