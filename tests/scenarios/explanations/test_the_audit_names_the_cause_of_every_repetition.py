@@ -38,6 +38,7 @@ APP = """
     def sought(messages, consumer):
         record(messages[0])
         if messages[0].offset == 8 and first_time("back"):
+            consumer.mark_as_consumed(messages[0])
             consumer.seek(5)
 
     @app.subscribe("GROUP-crash", max_messages=1)
