@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.app import App
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 TRY_TIMEOUT: Final = 20.0
 """Seconds for a child that tries properties; making a client takes some 20 ms, and asks no broker."""
+CENSUS_PATIENCE: Final = 10.0
+"""Seconds for which a broker is asked who is in a group."""
 LOAD_TIMEOUT: Final = 120.0
 """Seconds for a child that also imports the app."""
 
@@ -87,7 +91,6 @@ def refuse_company(loaded: Loaded, isolate: str) -> None:
 
 
 def _members_here(loaded: Loaded) -> dict[str, int]:
-    from swarm.admin import take_census
     from swarm.client import common_properties
 
     os.dup2(2, 1)  # what the app prints is not the command's answer
@@ -98,7 +101,7 @@ def _members_here(loaded: Loaded) -> dict[str, int]:
         properties: dict[str, Any] = dict(loaded.settings.kafka)
         for plan in plans:
             properties.update(plan.kafka)
-        found[group] = take_census(common_properties(properties), group).members
+        found[group] = _patiently(partial(_members_of, common_properties(properties), group))
     return found
 
 
@@ -116,6 +119,26 @@ def subscriptions(loaded: Loaded) -> tuple[dict[str, dict[str, list[str]]], list
     if "error" in answer:
         raise AppError(answer["error"], answer["frames"])
     return answer["groups"], answer["dead_letters"]
+
+
+def _members_of(properties: dict[str, Any], group: str) -> int:
+    from swarm.admin import take_census
+
+    return take_census(properties, group).members
+
+
+def _patiently(ask: Callable[[], int]) -> int:
+    """Ask again for a while: a group that nobody has used yet gets its coordinator with the first question (NOT_COORDINATOR)."""
+    from confluent_kafka import KafkaException
+
+    deadline = time.monotonic() + CENSUS_PATIENCE
+    while True:
+        try:
+            return ask()
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def refused_properties(loaded: Loaded, app: App | None) -> list[Problem]:

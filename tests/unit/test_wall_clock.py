@@ -20,6 +20,8 @@ READS = {
     "swarm/journal_store.py": "the age of what a journal keeps",
     "supervisor/loop.py": "`started_at` and `last_exit.at`, which people read",
     "supervisor/observer.py": "the moments on the page, which people read",
+    "supervisor/circumstances.py": "how long ago `last_exit.at` was, for people",
+    "supervisor/debugging.py": "the name of a file",
     "supervisor/incidents.py": "the name of an incident's file",
 }
 """Who may ask it, and what for. Everything else measures with the monotonic clock."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -28,6 +30,7 @@ APP = """
 """
 
 
+@pytest.mark.limit(240)  # it starts some dozens of commands
 def test_an_isolated_partition_is_worked_on_alone(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:

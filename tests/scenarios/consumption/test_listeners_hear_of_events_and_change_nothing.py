@@ -48,7 +48,8 @@ def test_listeners_hear_of_events_and_neither_slow_nor_raising_ones_change_anyth
     assert daemon.stop(within=8.0) == 0
 
     assert [(each.topic, each.partition, each.offset) for each in recording.all("assigned")] == [(orders, 0, 0)]
-    (failed,) = daemon.events("listener_failed")
-    assert failed["listener"] == "raises"
+    (failed,) = daemon.events(
+        "listener_failed", listener="raises"
+    )  # on a slow machine the other one is said to be slow, too
     assert "SystemExit: from a listener" in failed["error"]
     assert broker.committed(daemon.group) == {(orders, 0): 100}

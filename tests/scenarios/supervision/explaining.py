@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.cli.explaining import explain, to_json
-from swarm.control import NotRunning
+from swarm.control import ControlError, NotRunning
 from tests.support.daemon import Daemon
 
 Why = dict[str, Any]
@@ -70,7 +70,10 @@ def until(daemon: Daemon, rule: str, subject: str | None = None, within: float =
     seen: list[str] = []
 
     def found() -> Why | None:
-        answer = why(daemon, subject)
+        try:
+            answer = why(daemon, subject)
+        except ControlError:
+            return None  # it is about to end
         seen[:] = [answer["verdict"]]
         return answer if answer["rule"] == rule else None
 

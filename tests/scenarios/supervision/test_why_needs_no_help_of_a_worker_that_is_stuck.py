@@ -4,11 +4,14 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.scenarios.supervision.explaining import APP, until, why
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 
 
+@pytest.mark.limit(240)  # it starts some dozens of commands
 def test_why_needs_no_help_of_a_worker_that_is_stuck(
     broker: Broker,
     topic: Callable[..., str],

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.scenarios.supervision.explaining import APP, by_command, until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -17,6 +19,7 @@ MORE = """
 """
 
 
+@pytest.mark.limit(240)  # it starts some dozens of commands
 def test_why_says_what_holds_each_partition_up(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
