@@ -221,7 +221,11 @@ class Lane:
             dropped = len(chunk) - len(kept)
             chunk = kept
         if chunk:
-            self.chunks.append(chunk)
+            limit = self.plan.max_messages
+            if len(chunk) <= limit:
+                self.chunks.append(chunk)
+            else:  # cut once: to cut the rest of the rest at each batch touches every message as often
+                self.chunks.extend(chunk[at : at + limit] for at in range(0, len(chunk), limit))
             self.buffered += len(chunk)
             # A sample, because to ask every message costs more than it tells; it falls slowly and rises at once.
             self.message_bytes = max(len(chunk[0]), len(chunk[-1]), self.message_bytes * 7 // 8) + 100
