@@ -20,7 +20,19 @@ from swarm.cli.root import cli
 from swarm.errors import SwarmError
 
 # isort: off
-from swarm.cli import running, looking, explaining, memory, cluster, auditing, debugging, checking, examining, letters, trying  # noqa: F401  # each adds its commands, in this order
+from swarm.cli import (  # noqa: F401  # each adds its commands, in this order
+    running,
+    looking,
+    explaining,
+    memory,
+    cluster,
+    auditing,
+    debugging,
+    checking,
+    examining,
+    letters,
+    trying,
+)
 # isort: on
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell would say it
