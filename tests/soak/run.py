@@ -108,7 +108,7 @@ def run(seconds: float) -> int:
         config = write_project(folder, Path(__file__).with_name("application.py").read_text(), chosen)
         daemon = Daemon(config, chosen)
         try:
-            daemon.start().until_running()
+            daemon.start().until_running(CATCH_UP)
             produced, samples = _feed(daemon, broker, seconds)
             done = _until_done(folder, produced)
             code = daemon.stop()
