@@ -211,7 +211,8 @@ def test_every_event_is_published_by_somebody() -> None:
 
     assert names - set(made) == set()
     assert {cls.__name__ for cls in events.OF_SUPERVISOR} == {name for name in names if "supervisor" in made[name]} - {
-        "ListenerFailed"
+        "ListenerFailed",
+        "ListenerSwitchedOff",
     }  # which the supervisor only passes on
 
 

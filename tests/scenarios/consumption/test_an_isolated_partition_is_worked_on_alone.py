@@ -63,7 +63,11 @@ def test_an_isolated_partition_is_worked_on_alone(
     assert refused.returncode == 1
     assert f"group {daemon.group} has 1 member already" in refused.stderr
     assert daemon.stop() == 0
-    assert broker.committed(daemon.group) == {(orders, 1): 20}
+    assert broker.committed(daemon.group) == {
+        (orders, 0): 0,
+        (orders, 1): 20,
+        (orders, 2): 0,
+    }  # where they begin, and no further
 
     daemon.start().until_running()
     daemon.wait_for(lambda: len(recording.seen(orders)) == 60, what="everything else")
