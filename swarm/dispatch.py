@@ -236,10 +236,23 @@ class Dispatcher:
             self._work.notify_all()
             self.rested.notify_all()
 
-    def divide(self, division: Division) -> None:
-        """Invite idle threads to help with a batch in slices. Under the lock; its owner works on it too, so it ends in any case."""
+    def divide(self, division: Division, *, brief: bool = False) -> None:
+        """Invite idle threads to help with a batch in slices. Under the lock; its owner works on it too, so it ends in any case.
+
+        brief: slices of this lane have been short, so that its owner will be through before anybody else has come: nobody is called,
+        unless it lasts after all (`call_helpers`).
+        """
         self._divided.append(division)
-        self._call()
+        if not brief:
+            self._call()
+
+    def call_helpers(self) -> None:
+        """Call a thread for slices that wait, if there are any. The poller in each pass: a slice that was expected to be short and
+        is not must not hold up the others."""
+        if self._divided:
+            with self.lock:
+                if any(division.waiting for division in self._divided):
+                    self._call()
 
     def next_slice(self, division: Division) -> Slice | None:
         """A slice that nobody works on yet. Under the lock."""

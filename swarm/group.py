@@ -325,6 +325,7 @@ class Group:
     def _housekeeping(self, now: float) -> None:
         assert self._client is not None
         self._refresh_membership()
+        self._dispatcher.call_helpers()
         for _ in range(len(self._rereads)):
             self._reread(self._rereads.popleft())
         for _ in range(len(self._seeks)):  # one that must be tried again is tried in the next pass

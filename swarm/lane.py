@@ -134,6 +134,8 @@ class Lane:
         """As `batch_end`, for `again`."""
         self.division: Division | None = None
         """While a batch runs in slices."""
+        self.brief = False
+        """The slices of the last batch were short (`processing.BRIEF`)."""
         self.transaction: Transaction | None = None
         """While one is open: marks belong to it, and nothing of this lane is committed otherwise."""
         self.seat: Seat | None = None

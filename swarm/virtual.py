@@ -6,10 +6,12 @@ done. What is done beyond it is not repeated by this worker; after a crash it is
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from operator import methodcaller
+from itertools import accumulate
+from operator import itemgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 from swarm.message import Message, Record
@@ -40,21 +42,45 @@ def split(
     counts = Counter(keys)
     if len(counts) == 1:
         return [list(records)]
-    # The largest first, each to the slice that has least: keys are few or even, and the longest slice is what a batch waits for.
-    sizes = [0] * min(most, len(counts))
-    home: dict[Any, int] = {}
-    for key, count in counts.most_common():
-        least = sizes.index(min(sizes))
-        home[key] = least
-        sizes[least] += count
+    # The largest first, each to the slice that has least: the longest slice is what a batch waits for. Keys that are no more than an
+    # eighth of a slice fill it up in runs, for there may be as many of them as messages, and a step of Python for each is too much.
+    most = min(most, len(counts))
+    small = len(records) // (8 * most)
+    sizes = [0] * most
     slices: list[list[Record]] = [[] for _ in sizes]
-    put = {key: slices[number].append for key, number in home.items()}
+    put: dict[Any, Callable[[Record], None]] = {}
+    for key, count in sorted((each for each in counts.items() if each[1] > small), key=_count_of, reverse=True):
+        least = sizes.index(min(sizes))
+        put[key] = slices[least].append
+        sizes[least] += count
+    if len(put) < len(counts):
+        rest = [key for key, count in counts.items() if count <= small]
+        ends = list(accumulate(map(counts.__getitem__, rest)))
+        level, begin, filled = _level(sizes, ends[-1]), 0, 0.0
+        for number, size in enumerate(sizes):
+            if size < level or number == most - 1:
+                filled += level - size
+                end = bisect_left(ends, filled) + 1 if number < most - 1 else len(rest)
+                put.update(dict.fromkeys(rest[begin:end], slices[number].append))
+                begin = max(begin, end)
     for record, key in zip(records, keys, strict=True):
         put[key](record)
-    return slices
+    return [part for part in slices if part]
+
+
+def _level(sizes: Sequence[int], more: int) -> float:
+    """How full all are that are no fuller than that, when so many more have been dealt out."""
+    total, level = more, 0.0
+    for number, size in enumerate(sorted(sizes)):
+        if number and level <= size:
+            break
+        total += size
+        level = total / (number + 1)
+    return level
 
 
 _key_of = methodcaller("key")
+_count_of = itemgetter(1)
 
 
 class Slice:
@@ -76,6 +102,8 @@ class Slice:
         self.handled = 0
         self.suppress = False
         self.done = 0
+        self.seconds = 0.0
+        """How long it ran."""
         self.failure: BaseException | None = None
 
     @property
@@ -141,6 +169,11 @@ class Division:
     def frontier(self, end: int) -> int:
         """The collective frontier: the first message that is not done, `end` where all are."""
         return min(part.first_unmarked(end) for part in self.slices)
+
+    def likely_seconds(self) -> float:
+        """How long a slice takes by itself: by the one that was fastest, for threads that run at once hold each other up."""
+        fastest = min(part.seconds / len(part.records) for part in self.slices)
+        return fastest * sum(len(part.records) for part in self.slices) / len(self.slices)
 
     def fail(self, error: BaseException, *, whole: bool) -> None:
         """Outputs were not delivered, and nobody knows whose: each slice has failed; `whole`: all that it did not mark is undone."""
