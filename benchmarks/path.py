@@ -11,7 +11,8 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, cast
 
 from confluent_kafka import Message as RawMessage
@@ -109,7 +110,8 @@ def _bare(passes: int) -> Callable[[], None]:
     return run
 
 
-def _ours(form: str, passes: int) -> Callable[[], None]:
+@contextmanager
+def _ours(form: str, passes: int) -> Iterator[Callable[[], None]]:
     kafka = FakeKafka()
     for partition in range(PARTITIONS):
         kafka.logs[("t", partition)] = []
@@ -133,7 +135,10 @@ def _ours(form: str, passes: int) -> Callable[[], None]:
             for lane in group.lanes.values():  # the same messages come again
                 lane.fetch_next = lane.taken_end = lane.frontier = lane.retry_from = lane.committed = 0
 
-    return run
+    try:
+        yield run
+    finally:
+        stage.close()
 
 
 class _Nothing:
@@ -141,39 +146,39 @@ class _Nothing:
         pass
 
 
-def run_of(form: str, passes: int) -> Callable[[], None]:
+def run_of(form: str, passes: int) -> AbstractContextManager[Callable[[], None]]:
     """One form, made ready; to call it runs it over `passes` * FETCH messages."""
-    return _bare(passes) if form == "bare" else _ours(form, passes)
+    return nullcontext(_bare(passes)) if form == "bare" else _ours(form, passes)
 
 
 def nanoseconds(form: str, passes: int = 1, tries: int = 60) -> float:
     """CPU time per message, the least of some tries."""
-    run = run_of(form, passes)
-    run()
-    gc.collect()
     best = float("inf")
-    for _ in range(tries):
-        began = time.thread_time_ns()
+    with run_of(form, passes) as run:
         run()
-        best = min(best, time.thread_time_ns() - began)
+        gc.collect()
+        for _ in range(tries):
+            began = time.thread_time_ns()
+            run()
+            best = min(best, time.thread_time_ns() - began)
     return best / passes / FETCH
 
 
 def calls(form: str, passes: int = 20) -> float:
     """Calls of functions, of Python and C, per batch, or per message for the forms that are called for each. Always the same."""
-    run = run_of(form, passes)
-    run()
     counted = 0
 
     def count(frame: object, event: str, argument: object) -> None:
         nonlocal counted
         counted += event in ("call", "c_call")
 
-    sys.setprofile(count)
-    try:
+    with run_of(form, passes) as run:
         run()
-    finally:
-        sys.setprofile(None)
+        sys.setprofile(count)
+        try:
+            run()
+        finally:
+            sys.setprofile(None)
     return counted / passes / (FETCH if "each" in form else FETCH // RUN)
 
 
@@ -184,7 +189,8 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=20)
     options = parser.parse_args()
     if options.form:
-        run_of(options.form, options.passes)()
+        with run_of(options.form, options.passes) as run:
+            run()
         return
     print("form           ns per message    calls")
     for form in FORMS:
