@@ -85,6 +85,7 @@ class Stage:
         group_of: dict[Place, str] = {}
         runtime: Any = SimpleNamespace(
             journal=None,
+            strays=SimpleNamespace(begin=lambda now: None),  # it has no threads to leave behind
             index=0,
             tracing=None,
             hide=str,
