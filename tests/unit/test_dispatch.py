@@ -18,7 +18,8 @@ from swarm.group import Group
 from swarm.lane import Lane
 from swarm.plan import Plan, make_plan
 from swarm.processing import Processor
-from swarm.virtual import Slice
+from swarm.virtual import Division, Slice
+from tests.support.waiting import wait_for
 from tests.unit.stage import TOPIC, Broker, FakeClient, make_runtime, record
 
 
@@ -444,3 +445,25 @@ def test_threads_are_called_one_by_one_and_all_of_them_where_handlers_wait(threa
         worker.join(30.0)
 
     assert rounds == [50] * threads
+
+
+def test_nobody_is_called_to_short_slices_until_one_lasts() -> None:
+    """The owner is through with them sooner than a helper would come; if it is not, the poller's next pass calls one."""
+    dispatcher = Dispatcher(time.monotonic)
+    plan = make_plan(handler=print, topics=("orders",), backoff=Backoff(), virtual_partitions=VirtualPartitions("key"))
+    lane = Lane(None, plan, "orders", 0, 0, 0)  # type: ignore[arg-type]
+    division = Division(Slice(lane, [record(offset)], 1) for offset in range(2))
+    found: list[Lane | Slice | None] = []
+    helper = threading.Thread(target=lambda: found.append(dispatcher.next()))
+    helper.start()
+    wait_for(lambda: dispatcher._idle == 1, 30.0, "the helper to wait")
+
+    with dispatcher.lock:
+        dispatcher.divide(division, brief=True)
+        dispatcher.next_slice(division)
+        called = dispatcher._coming
+    dispatcher.call_helpers()
+    helper.join(30.0)
+
+    assert not called
+    assert found == [division.slices[1]]

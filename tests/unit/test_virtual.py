@@ -59,7 +59,7 @@ def test_slices_are_as_even_as_their_keys_allow(keys: list[bytes | None], most: 
 
 def test_many_small_keys_fill_up_beside_a_large_one() -> None:
     """Half of the messages have one key, which has a slice for itself; the others share out the rest evenly."""
-    keys = [b"large" if number % 2 else b"%d" % number for number in range(500)]
+    keys: list[bytes | None] = [b"large" if number % 2 else b"%d" % number for number in range(500)]
 
     sizes = sorted(len(part) for part in split(records(keys), BY_KEY, 4))
 
