@@ -86,7 +86,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, Row, list[Row]]]:
                 for each in verdicts(found)
             ],
         ),
-        ("machine", ("measured", "at", "took", "load at its end", "on"), _machines(found)),
+        ("machine", ("measured", "at", "runs", "took", "load at its end", "on"), _machines(found)),
     ]
     makers = {
         "throughput": (
@@ -134,6 +134,7 @@ def _machines(found: Mapping[str, Any]) -> list[Row]:
             (
                 what,
                 part["at"],
+                str(part["rounds"]),
                 f"{part['took']:.0f} s",
                 f"{machine['load']:.1f}",
                 f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']:.0f} GiB, Linux {machine['linux']}, {versions}"

@@ -70,6 +70,7 @@ def _measured(bootstrap: str, options: argparse.Namespace) -> dict[str, Any]:
             found[what] = {"error": f"{type(error).__name__}: {error}"}
         found[what]["at"] = began.isoformat(timespec="seconds")
         found[what]["took"] = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
+        found[what]["rounds"] = options.runs
         found[what]["machine"] = _machine()
     return found
 

@@ -78,7 +78,7 @@ def test_a_contestant_that_failed_is_named_with_its_reason(load: Any) -> None:
         "memory_gib": 1,
         "linux": "6",
     }
-    found["throughput"] |= {"machine": machine, "at": "now", "took": 1.0}
+    found["throughput"] |= {"machine": machine, "at": "now", "rounds": 1, "took": 1.0}
 
     assert "| arroyo | failed | not installed |" in load("report").text(found)
 
