@@ -15,21 +15,14 @@ MIB: Final = 1 << 20
 BEGIN, END = "<!-- {}: written by `make bench` -->", "<!-- end of {} -->"
 README: Final = (
     "batch",
-    "batch, values read",
     "each",
-    "each, async",
-    "batch, 4 slices by key",
     "exactly-once",
     "consume",
     "poll",
-    "consume, defaults",
     "aiokafka getmany",
-    "aiokafka async for",
     "kafka-python poll",
     "quixstreams",
     "FastStream confluent, batch",
-    "FastStream confluent, each",
-    "arroyo",
 )
 """Rows of the README's table, where they were measured."""
 
