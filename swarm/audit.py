@@ -283,9 +283,9 @@ class _Partition:
         if earlier.lane is later.lane:
             yield start, end, *self._within(earlier, later)
             return
-        confirmed = self._confirmed_before(later.lane)
-        if later.lane.start <= start and confirmed is not None and confirmed[0].offset > start:
-            commit, holder = confirmed
+        set_back = self._set_back(earlier.lane, later.lane, start)
+        if set_back is not None:
+            began, commit, holder = set_back
             middle = min(end, commit.offset)
             yield (
                 start,
@@ -293,7 +293,7 @@ class _Partition:
                 "offset_reset",
                 (
                     f"the broker had confirmed {commit.offset} to {holder.process} at {moment(commit.at)}, and the group stood at "
-                    f"{later.lane.start} when {later.lane.process} got the partition at {moment(later.lane.since)}: "
+                    f"{began.start} when {began.process} got the partition at {moment(began.since)}: "
                     "its offset was set back from outside, or the topic was made anew"
                 ),
             )
@@ -432,6 +432,18 @@ class _Partition:
             source == process.source and deed.what == "swarm_stopped" and deed.at >= process.began_at
             for source, deed in self._history.deeds
         )
+
+    def _set_back(
+        self, former: Assignment, heir: Assignment, start: int
+    ) -> tuple[Assignment, Committed, Assignment] | None:
+        """The assignment, of those after `former` up to `heir`, that began below what had been confirmed; that, and to whom."""
+        for lane in self.lanes:
+            if not former.since <= lane.since <= heir.since or lane is former or lane.start > start:
+                continue
+            confirmed = self._confirmed_before(lane)
+            if confirmed is not None and confirmed[0].offset > start:
+                return lane, *confirmed
+        return None
 
     def _confirmed_before(self, lane: Assignment) -> tuple[Committed, Assignment] | None:
         """What the broker had confirmed last when an assignment began."""

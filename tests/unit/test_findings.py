@@ -32,6 +32,7 @@ def said(worker: Worker, now: float = 1000.0, **more: Any) -> list[dict[str, str
         "workers": [worker],
         "stopping": False,
         "dies_together": False,
+        "observed": SimpleNamespace(findings=lambda: iter(())),
         "restart_policy": RestartPolicy(),
         "loaded": SimpleNamespace(settings=Settings()),
         **more,

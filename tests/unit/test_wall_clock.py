@@ -26,7 +26,7 @@ READS = {
 }
 """Who may ask it, and what for. Everything else measures with the monotonic clock."""
 
-COMMANDS_AND_TOOLS = ("swarm/cli", "swarm/testing/", "swarm/demo")
+COMMANDS_AND_TOOLS = ("swarm/cli", "swarm/testing/", "swarm/demo", "swarm/doctor/")
 """Not the daemon: they ask it what time it is for a person, or judge logs by their timestamps."""
 
 
