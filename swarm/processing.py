@@ -881,8 +881,8 @@ class Processor:
             self._board.add(DEAD_LETTERS)
         with self._dispatcher.lock:
             lane.handled += 1
-            lane.group.report_handled(lane)
             lane.settle_aside()
+            lane.group.report_handled(lane)  # only now: until then it would be counted as one that runs again, too
         if aside.letter:
             self._bus.publish(
                 events.MessageDeadLettered(

@@ -109,3 +109,17 @@ def plan_of(handler: Any, attempts: int, **options: Any) -> Any:
     backoff = Backoff(initial=1.0, factor=2.0, jitter=0.0)
     letter = DeadLetter("dead", attempts)
     return make_plan(handler=handler, topics=(TOPIC,), max_messages=4, dead_letter=letter, backoff=backoff, **options)
+
+
+def test_a_dead_letter_in_a_transaction_counts_once() -> None:
+    """Its offset is committed with the letter, before it is taken out of what runs again."""
+
+    def handler(message: Any, consumer: Any) -> None:
+        raise ValueError("poison")
+
+    with on_stage(plan_of(handler, 1, delivery="exactly_once", each=True), range(2)) as stage:
+        stage.assign()
+        stage.settle()
+
+        assert stage.broker.letters_from == [(0, 0), (0, 1)]
+        assert stage.messages == 2
