@@ -46,7 +46,7 @@ TRANSACTION_RETRY: Final = 0.2
 """Seconds until a run is repeated whose transaction was aborted for no fault of its own, or could not be opened."""
 BRIEF: Final = 0.0005
 """Seconds for a slice below which no other thread helps with the next batch: to call one, and to give it the interpreter's lock, takes
-as long (measured with handlers that do nothing: 2.8 µs a message, where the slices themselves take 0.5)."""
+as long."""
 _TRACEBACK_LIMIT: Final = 8000
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 

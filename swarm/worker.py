@@ -507,7 +507,7 @@ def _tune_collector() -> None:
     """Collect cyclic garbage less often, and never look at what was there before the first message.
 
     Each message is an object that the collector looks at, and with Python's thresholds it does so some three times before the message
-    is freed, though a message is never a part of a cycle: a fifth of the time of an empty handler (docs/benchmarks.md).
+    is freed, though a message is never a part of a cycle. What that gains was within the noise of a busy machine (docs/benchmarks.md).
     """
     gc.freeze()
     if gc.get_threshold()[0] in PYTHONS_THRESHOLDS:  # else the application has chosen
