@@ -495,7 +495,7 @@ class Supervisor:
             self._listeners.close()
         waiters = [connection.socket.fileno() for connection in self._reload_waiters if connection.open]
         left = Heritage(
-            settings=self.loaded.settings.model_dump(mode="json"),
+            settings=self.loaded.settings.model_dump(mode="json", exclude_none=True),
             base_dir=str(self.loaded.base_dir),
             path=str(self.loaded.path) if self.loaded.path is not None else None,
             groups=self.groups,

@@ -143,7 +143,7 @@ def render(status: Mapping[str, Any], wall: float) -> bytes:
         f"<style>{_STYLE}</style></head><body><main>{''.join(body)}"
         f"<footer>Asked anew every {REFRESH} s. For programs: "
         '<a href="/metrics">/metrics</a> <a href="/healthz">/healthz</a> <a href="/readyz">/readyz</a>. '
-        "Why something is so: <code>swarmctl status</code>, <code>swarmctl backtrace</code>.</footer></main></body></html>\n"
+        "Why something is so: <code>swarmctl why</code>.</footer></main></body></html>\n"
     ).encode("utf-8", "replace")
 
 

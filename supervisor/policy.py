@@ -231,11 +231,11 @@ def decide(swarm: SwarmView, limits: Limits, now: float) -> list[Action]:
 
 
 def _is_planned(worker: WorkerView) -> bool:
-    """Whether a planned replacement waits for this one: it is being replaced, or has been and is not up yet, or leaves for good (a reload
-    may want fewer workers and replace the others)."""
+    """Whether a planned replacement waits for this one: it is going, for whatever reason (one that was asked to go by plan may still run
+    into a fault), or its successor by plan is not up yet, or it leaves for good (a reload may want fewer workers and replace the others)."""
     if worker.retired:
         return worker.pid is not None
-    return worker.settling or (worker.pid is not None and worker.reason in PLANNED)
+    return worker.settling or (worker.pid is not None and (worker.terminated_at > 0 or worker.reason in PLANNED))
 
 
 def _finish(swarm: SwarmView) -> Finish | None:

@@ -179,6 +179,10 @@ class Supervision(RuleBasedStateMachine):
                 assert self.at_once or self.now >= max(view.terminated_at, self.forgiven_at) + LIMITS.shutdown_timeout
             self.had_to_kill = self.had_to_kill or self.stopping
             found = {past.reason for past in before if isinstance(past, Dump | Terminate)}
+            if (
+                view.memory > LIMITS.memory_kill
+            ):  # while it drains for another reason: the kill itself says so, with its incident
+                found.add("memory_kill")
             assert action.reason in found, "killed for a reason that nothing was said of before"
             process.view = replace(view, killed=True, reason=action.reason)
 

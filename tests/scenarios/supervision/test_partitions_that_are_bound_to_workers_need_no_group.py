@@ -50,7 +50,8 @@ def test_each_worker_consumes_what_is_bound_to_it_and_goes_on_at_the_commit_afte
     """No partition ever changes its worker; nothing is lost, everything committed, exactly once where that was asked for."""
     orders, done = topic(partitions=4), topic(partitions=1)
     daemon = swarm_project(
-        APP.format(orders=orders, done=done, bound=BOUND, delivery=delivery), {"swarm": {"workers": 2}}
+        APP.format(orders=orders, done=done, bound=BOUND, delivery=delivery),
+        {"swarm": {"workers": 2}, "worker": {"commit_interval": 0.5}},
     )
     recording = Recording(daemon.folder)
     for partition in range(4):
@@ -59,6 +60,9 @@ def test_each_worker_consumes_what_is_bound_to_it_and_goes_on_at_the_commit_afte
     daemon.wait_for(lambda: len(recording.seen(orders)) > 100, what="some of it")
     os.kill(daemon.workers()[0]["pid"], signal.SIGKILL)
     daemon.wait_for(lambda: len(recording.seen(orders)) == 800, what="all of it", within=60)
+    # What the killed worker had done and not committed is done again before anything of it can be committed.
+    everything = {(orders, partition): 200 for partition in range(4)}
+    daemon.wait_for(lambda: broker.committed(daemon.group) == everything, what="all of it committed", within=60)
     assert daemon.stop() == 0
 
     outputs = [message.value() for message in broker.read_all(done, read_committed=True)]
