@@ -257,7 +257,8 @@ _OURS: Final = _calibrate()
 
 
 class _Count:
-    def __init__(self) -> None:
+    def __init__(self, ours: Mapping[int, _Named]) -> None:
+        self.ours = ours
         self.counts: defaultdict[type, float] = defaultdict(float)
         self.sizes: defaultdict[type, float] = defaultdict(float)
         self.largest: list[tuple[int, Any]] = []
@@ -267,6 +268,8 @@ class _Count:
         counts, sizes = self.counts, self.sizes
         small = []
         for each in objects:
+            if each is self.ours:  # as large as what it names, which would push the application's own from the list
+                continue
             kind, size = type(each), _size(each)
             counts[kind] += 1
             sizes[kind] += size
@@ -332,7 +335,7 @@ def survey(scope: Scope, seconds: float = SURVEY) -> Survey:
     names = _names(scope)
     objects = gc.get_objects()
     total = len(objects)
-    count = _Count()
+    count = _Count(names)
     starts = _scattered(range(0, total, STEP))
     seen = 0
     deadline = time.monotonic() + seconds
