@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from swarm.doctor.facts import Facts, Group, Held, LiveGroup, Look, Place, Seat, Worker, listed
+from swarm.doctor.facts import Facts, Group, Held, LiveGroup, Look, Member, Place, Seat, Worker, listed
 from swarm.doctor.finding import Found, Rule
 
 FEWEST: Final = 50
@@ -75,7 +75,9 @@ def _lag_growing(facts: Facts) -> Iterator[Found]:
         live = last.groups.get(group.name)
         if live is None or not live.members or _looks_are_too_close(facts, group, gap):
             continue
-        seats = _seats(first, last, group.name)
+        standing = {seat for seat, _ in _standing(facts, group)}
+        # What a partition that stands adds to the lag has its own finding: no worker and no faster handler would help it.
+        seats = [seat for seat in _seats(first, last, group.name) if seat not in standing]
         came = sum(last.ends[seat[1:]] - first.ends[seat[1:]] for seat in seats)
         done = sum(last.done[seat] - first.done[seat] for seat in seats)
         before = sum(first.ends[seat[1:]] - first.done[seat] for seat in seats)
@@ -89,6 +91,7 @@ def _lag_growing(facts: Facts) -> Iterator[Found]:
                 "More workers help as long as there are partitions; then faster handlers, virtual partitions for keys, or more "
                 "partitions. swarmctl status shows whether they are busy (cpu) or wait.",
                 f"in {gap:.1f} s {came} came and {done} were processed; lag {before} -> {after}"
+                + (", without what stands still" if standing else "")
                 + (f"; {busy.each:.2g} s for a message ({busy.source})" if busy is not None and busy.messages else ""),
             )
 
@@ -107,21 +110,8 @@ def _stuck(facts: Facts) -> Iterator[Found]:
     first, last = _span(facts)
     gap = last.at - first.at
     for group in facts.groups:
-        before, live = first.groups.get(group.name), last.groups.get(group.name)
-        if live is None or before is None or not (live.stable and before.stable) or not live.members:
-            continue
-        waits = {topic for each in group.subscriptions if each.waits > gap / 3 for topic in each.topics}
-        for seat in _seats(first, last, group.name):
-            place = seat[1:]
-            grew = last.ends[place] - first.ends[place]
-            if grew <= 0 or last.done[seat] != first.done[seat] or seat[1] in waits:
-                continue
-            owner, same = live.owner(place), before.owner(place)
-            if owner is None or same is None or owner.label != same.label:
-                continue  # nobody has it, or it has just moved: other rules
-            holder = _holder(facts, seat)
-            if holder is not None and (holder[1].paused or holder[0].state == "quiet" or _is_busy(facts, holder[0])):
-                continue  # an operator wants it so, or its job is not to be called long yet
+        for seat, owner in _standing(facts, group):
+            place, holder = seat[1:], _holder(facts, seat)
             yield Found(
                 f"{seat[1]}/{seat[2]} stands still in the group {group.name} while its log grows",
                 _why(holder),
@@ -130,6 +120,27 @@ def _stuck(facts: Facts) -> Iterator[Found]:
                 f"offset {last.done[seat]} at both looks, {gap:.1f} s apart, end of the log "
                 f"{first.ends[place]} -> {last.ends[place]}; held by {_called(holder, owner.label)}",
             )
+
+
+def _standing(facts: Facts, group: Group) -> Iterator[tuple[Seat, Member]]:
+    """Partitions of a group that do not get on although they should, each with the member that holds it."""
+    first, last = _span(facts)
+    gap = last.at - first.at
+    before, live = first.groups.get(group.name), last.groups.get(group.name)
+    if live is None or before is None or not (live.stable and before.stable) or not live.members:
+        return
+    waits = {topic for each in group.subscriptions if each.waits > gap / 3 for topic in each.topics}
+    for seat in _seats(first, last, group.name):
+        place = seat[1:]
+        if last.ends[place] <= first.ends[place] or last.done[seat] != first.done[seat] or seat[1] in waits:
+            continue
+        owner, same = live.owner(place), before.owner(place)
+        if owner is None or same is None or owner.label != same.label:
+            continue  # nobody has it, or it has just moved: other rules
+        holder = _holder(facts, seat)
+        if holder is not None and (holder[1].paused or holder[0].state == "quiet" or _is_busy(facts, holder[0])):
+            continue  # an operator wants it so, or its job is not to be called long yet
+        yield seat, owner
 
 
 def _holder(facts: Facts, seat: Seat) -> tuple[Worker, Held] | None:

@@ -151,6 +151,10 @@ SICK: dict[str, tuple[str, Sick]] = {
         "partition_stuck",
         lambda: healthy(cluster=make.cluster(make.look(), make.look(GAP, (104, 130, 130, 130), (100, 130, 130, 130)))),
     ),
+    "a partition that stands, with all that the lag grows by": (
+        "partition_stuck",
+        lambda: healthy(cluster=make.cluster(make.look(), make.look(GAP, (500, 130, 130, 130), (100, 130, 130, 130)))),
+    ),
     "a partition that nobody has, as the daemon says": (
         "partition_unowned",
         lambda: healthy(daemon=make.daemon(unowned=((("shop", "orders", 2), 75.0),))),
@@ -419,6 +423,16 @@ def test_a_fault_is_named_by_its_rule_and_by_no_other(name: str) -> None:
     assert {finding.rule for finding in findings} == {rule}
     assert all(finding.severity in ("warning", "error") for finding in findings)
     assert all(finding.what and finding.cause and finding.fix and finding.evidence for finding in findings)
+
+
+def test_a_lag_that_grows_beside_a_partition_that_stands_is_named_by_what_the_others_got() -> None:
+    ends = make.look(ends=(500,) * 4), make.look(GAP, (700, 900, 900, 900), (100, 150, 150, 150))
+    findings = {finding.rule: finding for finding in found(healthy(cluster=make.cluster(*ends)))}
+
+    assert set(findings) == {"partition_stuck", "lag_growing"}
+    assert "1200 came and 150 were processed; lag 1200 -> 2250, without what stands still" in (
+        findings["lag_growing"].evidence
+    )
 
 
 @pytest.mark.parametrize("name", REMARKS)
