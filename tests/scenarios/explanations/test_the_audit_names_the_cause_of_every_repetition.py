@@ -109,7 +109,7 @@ def test_each_cause_of_a_repetition_or_a_gap_is_named_with_its_evidence(
     assert daemon.stop() == 0
 
     _set_offset(broker, group, f"{group}-reset", 6)
-    broker.produce(f"{group}-forward", [(None, "x")] * 5, 0)
+    broker.produce(f"{group}-forward", [(None, str(number)) for number in range(10, 15)], 0)
     _set_offset(broker, group, f"{group}-forward", 13)
     daemon.start()
     daemon.wait_for(lambda: len(recording.all(topic=f"{group}-reset")) == 14, what="what was set back")
