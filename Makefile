@@ -45,9 +45,20 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code
 	@$(RUN) -m tests.support.catalogue
 
+# Scenarios of what the daemon explains (doctor, audit, memory, why, secrets in all of it): ten minutes of their own.
+EXPLAINING := $(addprefix tests/scenarios/,doctor explanations looking memory \
+	instruments/test_planted_secrets_appear_nowhere.py \
+	supervision/test_why_needs_no_help_of_a_worker_that_is_stuck.py \
+	supervision/test_a_worker_is_debugged_for_a_while_and_logs_more.py)
+APART := tests/unit tests/systemd tests/image tests/manifests tests/prometheus $(EXPLAINING)
+
 .PHONY: test
-test: check kafka ## All of it: check, then processes and scenarios on a real Apache Kafka
-	$(PYTEST) -n 2 --dist loadgroup tests --ignore=tests/unit --ignore=tests/systemd --ignore=tests/image --ignore=tests/manifests --ignore=tests/prometheus
+test: check kafka ## Check, then processes and scenarios on a real Apache Kafka
+	$(PYTEST) -n 2 --dist loadgroup tests $(addprefix --ignore=,$(APART))
+
+.PHONY: test-explaining
+test-explaining: venv kafka ## Faults of every kind on a real Apache Kafka, and what doctor, audit, why and memory say of them
+	$(PYTEST) -n 2 --dist loadgroup $(EXPLAINING)
 
 .PHONY: test-systemd
 test-systemd: venv kafka ## The unit file on a systemd that is really booted, in a folder; as root
