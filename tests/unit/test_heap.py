@@ -89,14 +89,15 @@ def test_large_containers_are_sampled_and_named(module: ModuleType) -> None:
 
 def test_what_the_survey_itself_holds_is_not_among_the_largest(module: ModuleType) -> None:
     """The names of thirteen thousand things take more than a list of six thousand does."""
-    module.kept = [Order(b"") for _ in range(6000)]  # type: ignore[attr-defined]
     module.wide = [[[number, part] for part in range(13)] for number in range(heap.WIDE)]  # type: ignore[attr-defined]
+    names = heap._names(Scope(frozenset(["shop_of_tests"])))
+    kept = list(range(6000))
 
-    found = whole(Scope(frozenset(["shop_of_tests"])))
+    count = heap._Count(names)
+    count.take([names, kept])
 
-    [kept] = [each for each in found.containers if each["name"] == "shop_of_tests.kept"]
-    larger = [each for each in found.containers if each["bytes"] > kept["bytes"]]
-    assert not [each for each in larger if each["type"] == "dict" and each["length"] > 13_000]
+    assert sys.getsizeof(names) > sys.getsizeof(kept)
+    assert [thing for _, thing in count.largest] == [kept]
 
 
 def test_a_survey_that_runs_out_of_time_extrapolates() -> None:
