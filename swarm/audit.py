@@ -24,7 +24,7 @@ import datetime
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from swarm.journal_reader import Assignment, Committed, Happened, History, Key, Process, Run
 from swarm.letters import Span
@@ -41,18 +41,7 @@ Cause = Literal[
     "produced_twice",
     "unknown",
 ]
-CAUSES: Final[tuple[Cause, ...]] = (
-    "retry",
-    "crash",
-    "rebalance",
-    "poll_exceeded",
-    "commit_failed",
-    "offset_reset",
-    "seek",
-    "second_group",
-    "produced_twice",
-    "unknown",
-)
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 OF_MEMBERSHIP: Final = frozenset(
     {
         "UNKNOWN_MEMBER_ID",
