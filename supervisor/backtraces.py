@@ -1,4 +1,8 @@
-"""Taking a process's backtrace: SIGTTIN, then read what faulthandler wrote into its memfd until it has not grown for a while."""
+"""Taking a process's backtrace: ask it, or send SIGTTIN, then read what it wrote into its memfd until that has not grown for a while.
+
+A process that is asked writes while it holds the interpreter's lock. At SIGTTIN it does so without: it reads the frames of threads that
+run meanwhile, and has died of that (docs/design.md). So the signal is for those that do not answer, in which nothing runs Python.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from swarm.scoreboard import Scoreboard
 from swarm.stacks import cut, sections
@@ -21,13 +26,19 @@ POLL: Final = 0.05
 """Seconds between two looks at dumps under way."""
 QUIET_FOR: Final = 0.2
 """Seconds without growth after which a dump is whole (a hundred threads of a hundred frames take some 50 ms)."""
+ANSWER_WITHIN: Final = 1.5
+"""Seconds in which a process that is asked begins to write; else SIGTTIN makes it. With 30 threads that compute and two cores for two
+such processes it takes some 0.4 s: each of them gets its 5 ms first, and the main thread comes back for the lock three times."""
 PATIENCE: Final = 2.0
-"""Seconds to wait for the first byte."""
+"""Seconds to wait for the first byte after SIGTTIN."""
 KEEP: Final = 4 << 20
 """Bytes after which a dump file is emptied."""
 
 SAMPLE_EVERY: Final = 0.1
 """Seconds between two samples of a profile: each stops all threads of the process for some 50 µs and more, as many as there are."""
+
+Tell = Callable[[], bool]
+"""Ask a process to write its backtrace by itself; whether the question went through."""
 
 _THREAD_LINE: Final = re.compile(r"^((?:Current t|T)hread 0x)([0-9a-f]+)", re.MULTILINE)
 
@@ -50,6 +61,8 @@ class Backtrace:
     asked_at: float
     then: Callable[[str], None]
     names: Callable[[], Mapping[int, str]]
+    unsent: Callable[[], object] | None = None
+    """Sends the signal, if it was only asked so far."""
     start: int = 0
     size: int = 0
     grown_at: float = 0.0
@@ -65,6 +78,9 @@ class Backtrace:
             self.start = 0
         if size != self.size:
             self.size, self.grown_at = size, now
+        if self.unsent is not None and self.size == self.start and now - self.asked_at >= ANSWER_WITHIN:
+            self.unsent()
+            self.unsent, self.grown_at = None, now
         patience = PATIENCE if self.size == self.start else QUIET_FOR
         return now - self.grown_at >= patience
 
@@ -123,50 +139,78 @@ def labels(board: Scoreboard) -> dict[int, str]:
 
 Dumped = dict[str, Any]
 """`process` (supervisor, worker, observer), `worker` (index or None), `pid`, `text`."""
-Asked = tuple[str, int | None, Process, int, Callable[[], Mapping[int, str]]]
-"""A process to ask: kind, index, process, dump file, its threads' names."""
+
+
+class Asked(NamedTuple):
+    """A process to ask."""
+
+    kind: str
+    index: int | None
+    process: Process
+    fd: int
+    names: Callable[[], Mapping[int, str]]
+    tell: Tell | None
+    """None: it understands nothing but the signal."""
 
 
 @dataclass(slots=True)
 class Sampling:
     """A profile under way: a dump each SAMPLE_EVERY. What they are is counted as it comes, so it takes no room."""
 
-    process: Process
-    fd: int
-    names: Callable[[], Mapping[int, str]]
+    of: Asked
     until: float
     then: Callable[[Counter[str], int], None]
     next_at: float
     read_to: int
     asked: int = 0
     counted: Counter[str] = field(default_factory=Counter)
+    _unanswered_since: float | None = None
+    _signalled_at: float = 0.0
     _rest: str = ""
 
     def step(self, now: float) -> bool:
         """Ask for the next dump if it is time, and read what came; whether it is over."""
-        if now < self.until and now >= self.next_at:
-            self.next_at = now + SAMPLE_EVERY
-            if send(self.process, signal.SIGTTIN):
-                self.asked += 1
-            else:
-                self.until = now
-        over = now >= self.until + QUIET_FOR
-        self._read(last=over)
+        if self._read():
+            self._unanswered_since = None
+        since = self._unanswered_since
+        if since is not None and now - since >= ANSWER_WITHIN:
+            self._signal(now)
+        elif since is None and now < self.until and now >= self.next_at:
+            self._ask(now)
+        unasked = self._unanswered_since is not None and self._signalled_at < self._unanswered_since
+        over = now >= max(self.until, self._signalled_at) + QUIET_FOR and not unasked
+        if over:
+            self._read(last=True)
         return over
 
-    def _read(self, *, last: bool) -> None:
-        size = os.fstat(self.fd).st_size
+    def _ask(self, now: float) -> None:
+        self.next_at = now + SAMPLE_EVERY
+        self.asked += 1
+        self._unanswered_since = now
+        if self.of.tell is None or not self.of.tell():
+            self._signal(now)
+
+    def _signal(self, now: float) -> None:
+        self._signalled_at = self._unanswered_since = now
+        if not send(self.of.process, signal.SIGTTIN):
+            self.until = now
+
+    def _read(self, *, last: bool = False) -> bool:
+        """Count what has come; whether anything has."""
+        size = os.fstat(self.of.fd).st_size
         if size < self.read_to:  # another reader has emptied the file
             self.read_to = 0
-        text = self._rest + os.pread(self.fd, size - self.read_to, self.read_to).decode("utf-8", "replace")
+        came = size > self.read_to
+        text = self._rest + os.pread(self.of.fd, size - self.read_to, self.read_to).decode("utf-8", "replace")
         self.read_to = size
         whole, self._rest = (text, "") if last else cut(text)  # the last thread may be half written
         found = list(sections(whole))
-        names = {ident: label.partition("\n")[0] for ident, label in self.names().items()} if found else {}
+        names = {ident: label.partition("\n")[0] for ident, label in self.of.names().items()} if found else {}
         self.counted.update(name_threads(section, names) for section in found)
         if size > KEEP:
-            os.ftruncate(self.fd, 0)
+            os.ftruncate(self.of.fd, 0)
             self.read_to = 0
+        return came
 
 
 class Backtraces:
@@ -181,30 +225,26 @@ class Backtraces:
         """Seconds until something has to be done for a dump or a profile; None: there is none."""
         return min((SAMPLE_EVERY / 2 if each else POLL for each in (self.sampling, self.pending) if each), default=None)
 
-    def sample(
-        self,
-        process: Process,
-        fd: int,
-        names: Callable[[], Mapping[int, str]],
-        seconds: float,
-        then: Callable[[Counter[str], int], None],
-    ) -> None:
+    def sample(self, asked: Asked, seconds: float, then: Callable[[Counter[str], int], None]) -> None:
         """Take dumps of one process for so many seconds; `then` hears the text of each thread with how often it was seen, and the number of
         dumps that were asked for."""
         now = time.monotonic()
-        self.sampling.append(Sampling(process, fd, names, now + seconds, then, now, os.fstat(fd).st_size))
+        self.sampling.append(Sampling(asked, now + seconds, then, now, os.fstat(asked.fd).st_size))
 
-    def ask(
-        self, process: Process, fd: int, names: Callable[[], Mapping[int, str]], then: Callable[[str], None]
-    ) -> None:
+    def ask(self, asked: Asked, then: Callable[[str], None]) -> None:
         """Ask one process; `then` hears its text, or why there is none."""
-        self.pending.append(Backtrace(process.pid, fd, time.monotonic(), then, names))
-        send(process, signal.SIGTTIN)
+        dump = Backtrace(asked.process.pid, asked.fd, time.monotonic(), then, asked.names)
+        self.pending.append(dump)
+        signalled = partial(send, asked.process, signal.SIGTTIN)
+        if asked.tell is not None and asked.tell():
+            dump.unsent = signalled
+        else:
+            signalled()
 
     def ask_all(self, asked: Sequence[Asked], then: Callable[[list[Dumped]], None]) -> None:
         """Ask several; `then` hears all of them together, in their order."""
         found: list[Dumped] = [
-            {"process": kind, "worker": index, "pid": process.pid, "text": ""} for kind, index, process, _, _ in asked
+            {"process": each.kind, "worker": each.index, "pid": each.process.pid, "text": ""} for each in asked
         ]
         missing = set(range(len(asked)))
 
@@ -217,8 +257,8 @@ class Backtraces:
 
             return done
 
-        for number, (_, _, process, fd, names) in enumerate(asked):
-            self.ask(process, fd, names, heard(number))
+        for number, each in enumerate(asked):
+            self.ask(each, heard(number))
         if not asked:
             then(found)
 
@@ -233,7 +273,7 @@ class Backtraces:
 
     def reads(self, fd: int) -> bool:
         """Whether somebody still waits for what comes into this file."""
-        return any(dump.fd == fd for dump in self.pending) or any(each.fd == fd for each in self.sampling)
+        return any(dump.fd == fd for dump in self.pending) or any(each.of.fd == fd for each in self.sampling)
 
     def own(self, fd: int) -> str:
         """This process's own backtrace, at once."""

@@ -793,6 +793,11 @@ class Supervisor:
 
     # -- backtraces --------------------------------------------------------------------------------------------------
 
+    def _asked(self, worker: Worker, process: Process) -> Asked:
+        names = partial(labels, worker.board)
+        tell = partial(self._tell, worker, {"command": "dump"})
+        return Asked("worker", worker.index, process, worker.dump_fd, names, tell)
+
     def _dump_for_fault(self, worker: Worker, now: float) -> None:
         assert worker.process is not None
         pid = worker.process.pid
@@ -806,17 +811,17 @@ class Supervisor:
             if worker.reason is not None and not worker.terminated_at:  # else it is about to be killed
                 self._write_incident(worker, pid, worker.reason, "being replaced")
 
-        self._backtraces.ask(worker.process, worker.dump_fd, lambda: labels(worker.board), done)
+        self._backtraces.ask(self._asked(worker, worker.process), done)
 
     def _dump_all(self, only: int | None, then: Callable[[list[Dumped]], None], own: str | None) -> None:
         """Backtraces of every process (or of one worker); `own` is this process's, taken already."""
         asked: list[Asked] = [
-            ("worker", worker.index, worker.process, worker.dump_fd, partial(labels, worker.board))
+            self._asked(worker, worker.process)
             for worker in self.workers
             if worker.process is not None and only in (None, worker.index)
         ]
         if self._observing.process is not None and only is None:
-            asked.append(("observer", None, self._observing.process, self._observing.dump_fd, dict))
+            asked.append(Asked("observer", None, self._observing.process, self._observing.dump_fd, dict, None))
         mine: list[Dumped] = []
         if own is not None:
             mine = [{"process": "supervisor", "worker": None, "pid": os.getpid(), "text": own}]
@@ -839,7 +844,7 @@ class Supervisor:
         def done(counted: Counter[str], asked: int) -> None:
             connection.answer({"samples": asked, "stacks": list(counted.items())})
 
-        self._backtraces.sample(worker.process, worker.dump_fd, partial(labels, worker.board), seconds, done)
+        self._backtraces.sample(self._asked(worker, worker.process), seconds, done)
 
     def _publish_backtraces(self, found: list[Dumped]) -> None:
         for item in found:

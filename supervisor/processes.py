@@ -178,7 +178,9 @@ def fork_worker(
         ours.close()
         signal_fd = _become_child(close, dump_fd)
         return run(
-            Birth(index, loaded, app, board, theirs, parent, log(), suspects, pauses, state_dir, signal_fd, debug)
+            Birth(
+                index, loaded, app, board, theirs, parent, log(), suspects, pauses, state_dir, signal_fd, dump_fd, debug
+            )
         )
 
     pid = _fork(be_worker)

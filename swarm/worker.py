@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -101,6 +102,8 @@ class Birth:
     state_dir: Path
     signal_fd: int
     """Readable when a signal has come (the wakeup descriptor)."""
+    dump_fd: int
+    """Where backtraces are written."""
     debug: Debug | None = None
     """What its clients shall tell, and where."""
 
@@ -596,7 +599,7 @@ class _Main:
                 self._overdue_at = float("inf")
                 self._say_what_holds_it_up("exit" if self._ends_itself else "wait")
                 if self._ends_itself:
-                    signal.raise_signal(signal.SIGTTIN)  # the supervisor finds the backtrace when we have gone
+                    self._dump()  # the supervisor finds it when we have gone
                     return exits.HELD_UP
 
     def _hear(self) -> bool:
@@ -616,6 +619,8 @@ class _Main:
                     self._leave = bool(command["leave"])
                     for group in self._runtime.groups:
                         group.leave = self._leave
+                case "dump":
+                    self._dump()
                 case "drain":
                     self._overdue_at = time.monotonic() + float(command["within"])
                     self._ends_itself = command["then"] == "exit"
@@ -638,6 +643,10 @@ class _Main:
                     self._runtime.quiet(False)
                 case other:
                     self._runtime.bus.publish(events.UnknownCommand(str(other)))
+
+    def _dump(self) -> None:
+        # While we hold the interpreter's lock: the threads stand, so their frames can be read safely.
+        faulthandler.dump_traceback(self._birth.dump_fd, all_threads=True)
 
     def _tell_census(self, found: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the supervisor asks again

@@ -64,7 +64,7 @@ def why(
       swarmctl why 1 --profile 5
       swarmctl why --json | jq -r .verdict
 
-    It asks nothing of a worker, so it works where one is stuck in C code, stopped by a signal, or dead. Where the client reports
+    It needs no worker's answer, so it works where one is stuck in C code, stopped by a signal, or dead. Where the client reports
     errors it tries to reach the brokers, by one TCP connection each. Without a running daemon it tells from STATE_DIR what
     happened last. --profile takes a backtrace each 0.1 s, and native frames too where py-spy is installed (the extra
     "profile"). Exit code 0 whatever the verdict is; 1 where nothing could be said.
