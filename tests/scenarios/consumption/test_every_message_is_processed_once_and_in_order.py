@@ -33,7 +33,9 @@ def test_every_message_is_processed_once_and_in_order_although_the_swarm_is_stop
         broker.produce(orders, [(None, str(number)) for number in range(300)], partition)
 
     daemon.start()
-    daemon.wait_for(lambda: len(recording.all()) > 200, what="the work to be under way")
+    daemon.wait_for(
+        lambda: len(recording.offsets(orders)) == 6 and len(recording.all()) > 200, what="work on every partition"
+    )
     assert daemon.stop() == 0
     at_the_stop = recording.offsets(orders)
     committed_at_the_stop = broker.committed(daemon.group)

@@ -78,18 +78,23 @@ def test_metrics_agree_with_what_was_handled(
     daemon.expect_errors("consume_failed", "message_dead_lettered", "metrics_set_aside")
     recording = Recording(daemon.folder)
     values = ["a"] * 60 + ["hold"] + ["b"] * 39
+    daemon.start().until_running()
+    # Else the group would share out anew while the order is held, and the kill come in the middle of that.
+    daemon.wait_for(lambda: sorted(len(w["assignment"]) for w in daemon.workers()) == [1, 2], what="a settled group")
     broker.produce(orders, [(None, value) for value in values], partition=0)
     broker.produce(orders, [(None, "c")] * 50, partition=1)
     broker.produce(emails, [(None, value) for value in ["x"] * 20 + ["poison"] + ["y"] * 20])
-    daemon.start().until_running()
 
     def holder() -> int | None:
-        """The pid that holds the order, when what it marked before is committed."""
-        for worker in daemon.workers():
-            for held in worker["assignment"]:
-                if (held["topic"], held["partition"], held["committed"]) == (orders, 0, 60):
-                    return int(worker["pid"])
-        return None
+        """The pid that holds the order, when all that was done is committed."""
+        committed = {(h["topic"], h["partition"]): h["committed"] for w in daemon.workers() for h in w["assignment"]}
+        if committed != {(orders, 0): 60, (orders, 1): 50, (emails, 0): 41}:
+            return None
+        return next(
+            int(worker["pid"])
+            for worker in daemon.workers()
+            if any((held["topic"], held["partition"]) == (orders, 0) for held in worker["assignment"])
+        )
 
     pid = daemon.wait_for(holder, what="the half of a batch to be committed")
     before = Page(daemon)
