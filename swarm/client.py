@@ -177,9 +177,7 @@ _GROUPS: Final = "__consumer_offsets"
 _NO_METADATA: Final[Mapping[tuple[str, int], str]] = {}
 
 
-def _positions(
-    offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str]
-) -> list[TopicPartition]:
+def positions(offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str]) -> list[TopicPartition]:
     return [TopicPartition(t, p, offset, metadata.get((t, p), "")) for t, p, offset in offsets]
 
 
@@ -446,7 +444,7 @@ class Client:
         self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] = _NO_METADATA
     ) -> None:
         """Send next offsets, with the metadata of some; the answer comes to `on_committed`. Does not block."""
-        self._raw.commit(offsets=_positions(offsets, metadata), asynchronous=True)
+        self._raw.commit(offsets=positions(offsets, metadata), asynchronous=True)
 
     def commit_now(
         self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] = _NO_METADATA
@@ -462,7 +460,7 @@ class Client:
         refused = dict.fromkeys(gone, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "The topic was deleted"))
         if kept:
             with self._seen_alive():
-                refused |= _refusals(self._raw.commit(offsets=_positions(kept, metadata), asynchronous=False) or ())
+                refused |= _refusals(self._raw.commit(offsets=positions(kept, metadata), asynchronous=False) or ())
         return refused
 
     @contextmanager
@@ -598,10 +596,24 @@ class Client:
     def _leave(self, deadline: float, alive: Callable[[], None]) -> None:
         # librdkafka leaves once the partitions are given back, for which it calls us; a static member that is closed before that
         # does not leave. Its member id is empty from then on.
+        # Who stops before its first join is answered has no id yet: gone without a word, it would be a member that the group waits for,
+        # with partitions that nobody reads, until its session ends.
+        joining = not self._raw.memberid() and self._answers()
+        while joining and not self._raw.memberid() and time.monotonic() < deadline:
+            alive()
+            self._raw.poll(0.05)
         self._raw.unsubscribe()
         while self._raw.memberid() and time.monotonic() < deadline:
             alive()
             self._raw.poll(0.05)
+
+    def _answers(self) -> bool:
+        """Whether the brokers are there. Blocks for up to a second."""
+        try:
+            self._raw.list_topics(_GROUPS, timeout=1.0)
+        except KafkaException:
+            return False
+        return True
 
     def _close_raw(self) -> None:
         try:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from swarm import events, remedies
 from swarm.bus import Bus
-from swarm.client import Client, Refusals
+from swarm.client import Client, Refusals, positions
 from swarm.dispatch import Dispatcher
+from swarm.errors import describe
 from swarm.lane import Lane
 from swarm.scoreboard import COMMITS, Scoreboard
 
@@ -263,6 +264,25 @@ class Commits:
             error = failure.args[0]
         self._settle(error, offsets, refused, metadata)
         return [error] if error is not None else list(refused.values())
+
+    def commit_aside(
+        self, client: Client, lanes: Iterable[Lane], commit: Callable[[list[TopicPartition], object], None]
+    ) -> str:
+        """Commit these lanes' frontiers by another way than the group's connection, on which no answer comes. Blocks; why it failed, or
+        an empty text."""
+        with self._dispatcher.lock:
+            offsets = tuple(
+                (lane.topic, lane.partition, lane.settled_frontier())
+                for lane in lanes
+                if not lane.lost and lane.uncommitted
+            )
+            metadata = self._metadata(offsets)
+        try:
+            commit(positions(offsets, metadata), client.membership())
+        except (KafkaException, TimeoutError) as error:
+            return describe(error)
+        self._settle(None, offsets, _NOTHING_REFUSED, metadata)
+        return ""
 
     def serve_and_wait(self, client: Client, alive: Callable[[], None]) -> None:
         """Commit what handlers ask for, from within a rebalance callback, where no answer could come to `on_committed`."""

@@ -66,6 +66,8 @@ ENDS_PATIENCE: Final = 0.5
 """Seconds that the poller waits for the ends of logs that do not move."""
 LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
+ASIDE_AFTER: Final = 1.0
+"""Seconds of these after which it is tried by another way (`swarm.transactions.commit_aside`)."""
 JOIN_PROBE: Final = 5.0
 """Seconds between two questions to the cluster while a join does not come to an end: each may hold up the poller for 0.5 s."""
 JOIN_EXPLAINED: Final = 60.0
@@ -137,6 +139,11 @@ class Group:
         self._joined_at = 0.0
         self._hold_since = 0.0
         self._next_commit = 0.0
+        self._draining: list[Lane] = []
+        self._kept: set[tuple[str, int]] = set()
+        """What the stop gives back, and of it what the group has not taken yet."""
+        self._not_aside: str | None = None
+        """At the stop: why a commit by another way failed, empty where it did not; None: it was not tried."""
         self._next_refresh = 0.0
         self._fetch_most = max(FETCH, *(plan.max_messages for plan in self.plans))
         self._max_poll_interval = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
@@ -676,9 +683,11 @@ class Group:
         began = self._clock()
         lanes = self._begin_release(partitions, "revoked")
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
-        waited = [lane for lane in lanes if not lane.plan.long_running]
+        # When we return, the client joins anew, and no commit is answered before that is: at a stop the others end with these.
+        others = [lane for lane in self._draining if lane not in lanes]
+        waited = [lane for lane in (*lanes, *others) if not lane.plan.long_running]
         self._wait_for_rest(waited, deadline)
-        self.commits.commit_and_wait(self._client, lanes, 5.0, self.alive)
+        self.commits.commit_and_wait(self._client, [*lanes, *others], 5.0, self.alive)
         with self._dispatcher.lock:
             ended = [lane for lane in lanes if lane.plan.long_running and lane.uncommitted]
         if ended:  # meanwhile
@@ -687,6 +696,7 @@ class Group:
         stuck = tuple(lane.key for lane in late if not lane.plan.long_running)
         if stuck:
             self._bus.publish(events.RevocationGivenUp(self.name, stuck, self._clock() - began))
+        self._kept.difference_update(partitions)
         if partitions:
             self._bus.publish(events.PartitionsRevoked(self.name, tuple(sorted(partitions)), self._clock() - began))
 
@@ -954,8 +964,8 @@ class Group:
         if self._client is None:
             return
         until = self._clock() + STOP_SHARE * self.runtime.shutdown_timeout
-        held = sorted(self.lanes)
-        lanes = self._begin_release(held, "shutdown")
+        self._draining = lanes = self._begin_release(sorted(self.lanes), "shutdown")
+        self._kept = {lane.key for lane in lanes}
         self._pause(lanes)
         while self._fatal is None:
             self._board.polled(self._slot, self._clock())
@@ -978,15 +988,16 @@ class Group:
         self.commits.close(for_good=True)
         self._board.joined(self._slot, 0.0, 0)
         began = self._clock()
-        patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - began))
+        # After a commit aside the good-bye stands behind the join, too.
+        patience = max(LEAST_GOODBYE, min(CLOSE_WITHIN, until - began) if self._not_aside is None else 0.0)
         closed = settled and self._client.close(leave=self.leave, alive=self.alive, patience=patience)
-        if held and closed and self._bound:  # else the client has told of it
-            self._bus.publish(events.PartitionsRevoked(self.name, tuple(held), 0.0))
+        if self._kept and closed and self._bound:  # else the client has told of it
+            self._bus.publish(events.PartitionsRevoked(self.name, tuple(sorted(self._kept)), 0.0))
         if self._bus.wants(events.ClientClosed):
             self._bus.publish(events.ClientClosed(self.name, self.leave, closed, self._clock() - began))
-        if held and not closed:
+        if self._kept and not closed:
             # Nobody has answered: the group takes them, if it has not done so.
-            self._bus.publish(events.PartitionsLost(self.name, tuple(held)))
+            self._bus.publish(events.PartitionsLost(self.name, tuple(sorted(self._kept))))
         self._client = None
 
     def _commit_last(self, lanes: Sequence[Lane]) -> bool:
@@ -995,13 +1006,16 @@ class Group:
         False: no answer within 5 s; then there is nobody to say good-bye to either, and the process just ends.
         """
         assert self._client is not None
-        deadline = self._clock() + LAST_COMMIT
+        began = self._clock()
         while self._fatal is None:
             open_ = [lane for lane in lanes if not lane.lost and lane.uncommitted]
             if not open_:
                 return True
-            if self._clock() >= deadline:
+            if self._clock() >= began + LAST_COMMIT:
                 return False
+            if self._not_aside is None and self._clock() >= began + ASIDE_AFTER and not self._client.direct:
+                self._not_aside = self.commits.commit_aside(self._client, open_, self.runtime.commit_aside)
+                continue
             self.alive()
             self.commits.send(self._client)
             for message in self._client.fetch(1, 0.02):
@@ -1018,6 +1032,8 @@ class Group:
         )
         if offsets:
             text = f"no answer within {LAST_COMMIT:g} s at the stop"
+            if self._not_aside:
+                text += f", nor by a transaction: {self._not_aside}"
             self._bus.publish(events.CommitFailed(self.name, offsets, "_TIMED_OUT", text))
 
     # -- for lanes ---------------------------------------------------------------------------------------------------

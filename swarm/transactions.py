@@ -42,6 +42,8 @@ OFFSETS_TIMEOUT: Final = 5.0
 HANGS_AFTER: Final = 6.0
 """Seconds after which sending offsets is given up: librdkafka 2.16 does not come back from that call, whatever timeout it was given,
 where the coordinator has left the cluster's metadata (its issues 5456 and 5511; measured at the restart of a broker)."""
+ASIDE_TIMEOUT: Final = 3.0
+"""Seconds for a commit aside: some 100 ms where the broker is there."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that an abort waits for what was produced to be on the broker."""
 UNKNOWN_AFTER: Final = 3.0
@@ -97,6 +99,45 @@ def transactional_properties(user: Mapping[str, Any], producer: Mapping[str, Any
     result.pop("enable.idempotence", None)  # implied; an explicit False would be refused
     result.setdefault("transaction.timeout.ms", int(transaction_timeout(limit) * 1000))
     return result
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Make a call in a thread of its own, which is left behind where it does not come back: TimeoutError. Blocks; raises what it raises."""
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, name="offsets", daemon=True).start()
+    try:
+        error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"the client did not come back from sending offsets within {seconds:g} s") from None
+    if error is not None:
+        raise error
+
+
+def commit_aside(properties: Mapping[str, Any], positions: list[TopicPartition], membership: Any) -> None:
+    """Commit offsets as a transaction of a producer made for that, so on a connection of its own. Blocks for up to `ASIDE_TIMEOUT`.
+
+    A broker answers a connection's requests one after the other, and a join when all members have come: a commit that was sent behind it
+    is answered after that, which may be minutes (`max.poll.interval.ms` of the slowest). The group takes a transaction's offsets meanwhile.
+    Raises KafkaException (also where the right to the transactional id is missing), TimeoutError.
+    """
+    raw: Any = RawProducer(dict(properties), logger=logging.getLogger("librdkafka"))
+
+    def call() -> None:
+        raw.init_transactions(ASIDE_TIMEOUT)
+        raw.begin_transaction()
+        raw.send_offsets_to_transaction(positions, membership, ASIDE_TIMEOUT)
+        raw.commit_transaction(ASIDE_TIMEOUT)
+
+    _within(ASIDE_TIMEOUT, call)
 
 
 class Seat:
@@ -171,23 +212,7 @@ class Seat:
         (TimeoutError): it holds a producer that is to be replaced, and can do nothing more once that has happened. KafkaException.
         """
         raw: Any = self._raw
-        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-        def call() -> None:
-            try:
-                raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT)
-            except BaseException as error:
-                outcome.put(error)
-            else:
-                outcome.put(None)
-
-        threading.Thread(target=call, name="offsets", daemon=True).start()
-        try:
-            error = outcome.get(timeout=HANGS_AFTER)
-        except queue.Empty:
-            raise TimeoutError(f"the client did not come back from sending offsets within {HANGS_AFTER:g} s") from None
-        if error is not None:
-            raise error
+        _within(HANGS_AFTER, lambda: raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT))
 
     def say_committed(self, lane: Lane, offset: int | None, seconds: float) -> None:
         """A transaction of this producer happened, for a lane."""

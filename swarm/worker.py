@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import setproctitle
+from confluent_kafka import TopicPartition
 
 from swarm import allocator, app_metrics, events, exits, journal
 from swarm.admin import take_census
@@ -62,7 +63,7 @@ from swarm.scoreboard import (
 from swarm.selection import chosen_groups, placed
 from swarm.strays import Strays
 from swarm.suspicion import Suspicion
-from swarm.transactions import Seat, transactional_properties
+from swarm.transactions import Seat, commit_aside, transactional_properties
 from swarm.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -291,6 +292,16 @@ class Runtime:
         )
         self._seats.append(seat)
         return seat
+
+    def commit_aside(self, positions: list[TopicPartition], membership: Any) -> None:
+        """Commit at the stop what the group's own connection gets no answer to (`swarm.transactions.commit_aside`). Blocks; raises."""
+        swarm, user = self.settings.swarm, self.settings.kafka
+        properties = {
+            **transactional_properties(user, producer_properties(user), limit=0.0),
+            "transactional.id": f"{swarm.name}.{swarm.host}.{self.index}.stop",
+            "transaction.timeout.ms": 10_000,  # one that is left open withholds the group's offsets for so long
+        }
+        commit_aside(properties, positions, membership)
 
     def end_predecessors(self) -> None:
         """Undo what a predecessor of this worker may have left open, for all of its threads, whether they will need transactions or

@@ -134,6 +134,11 @@ class Kafka:
             consumer.close()
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
 
+    def members(self, group: str) -> list[str]:
+        """The `group.instance.id`, or member id, of those whom the broker takes for members."""
+        found = self._ask(lambda admin: admin.describe_consumer_groups([group])[group])
+        return sorted(member.group_instance_id or member.member_id for member in found.members)
+
     def ends(self, topic: str, read_committed: bool = False) -> dict[int, int]:
         """Partition -> the next offset that will be written, or with `read_committed` the first that an open transaction hides."""
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
