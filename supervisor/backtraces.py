@@ -145,7 +145,7 @@ class Asked(NamedTuple):
     """A process to ask."""
 
     kind: str
-    index: int | None
+    worker: int | None
     process: Process
     fd: int
     names: Callable[[], Mapping[int, str]]
@@ -244,7 +244,7 @@ class Backtraces:
     def ask_all(self, asked: Sequence[Asked], then: Callable[[list[Dumped]], None]) -> None:
         """Ask several; `then` hears all of them together, in their order."""
         found: list[Dumped] = [
-            {"process": each.kind, "worker": each.index, "pid": each.process.pid, "text": ""} for each in asked
+            {"process": each.kind, "worker": each.worker, "pid": each.process.pid, "text": ""} for each in asked
         ]
         missing = set(range(len(asked)))
 

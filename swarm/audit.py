@@ -272,8 +272,7 @@ class _Partition:
         if earlier.lane is later.lane:
             yield start, end, *self._within(earlier, later)
             return
-        set_back = self._set_back(earlier.lane, later.lane, start)
-        if set_back is not None:
+        while start < end and (set_back := self._set_back(earlier.lane, later.lane, start)) is not None:
             began, commit, holder = set_back
             middle = min(end, commit.offset)
             yield (

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from swarm import events, remedies
 from swarm.bus import Bus
-from swarm.client import Client, Refusals, positions
+from swarm.client import Client, Refusals
 from swarm.dispatch import Dispatcher
 from swarm.errors import describe
 from swarm.lane import Lane
@@ -266,7 +266,7 @@ class Commits:
         return [error] if error is not None else list(refused.values())
 
     def commit_aside(
-        self, client: Client, lanes: Iterable[Lane], commit: Callable[[list[TopicPartition], object], None]
+        self, client: Client, lanes: Iterable[Lane], commit: Callable[[Offsets, Texts, object], None]
     ) -> str:
         """Commit these lanes' frontiers by another way than the group's connection, on which no answer comes. Blocks; why it failed, or
         an empty text."""
@@ -278,7 +278,7 @@ class Commits:
             )
             metadata = self._metadata(offsets)
         try:
-            commit(positions(offsets, metadata), client.membership())
+            commit(offsets, metadata, client.membership())
         except (KafkaException, TimeoutError) as error:
             return describe(error)
         self._settle(None, offsets, _NOTHING_REFUSED, metadata)

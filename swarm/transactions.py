@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from confluent_kafka import Producer as RawProducer
 
 from swarm import events
 from swarm.bus import Bus
+from swarm.client import positions
 from swarm.errors import ConfigurationError, describe
 from swarm.headers import check
 from swarm.plan import transaction_timeout
@@ -122,8 +123,13 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         raise error
 
 
-def commit_aside(properties: Mapping[str, Any], positions: list[TopicPartition], membership: Any) -> None:
-    """Commit offsets as a transaction of a producer made for that, so on a connection of its own. Blocks for up to `ASIDE_TIMEOUT`.
+def commit_aside(
+    properties: Mapping[str, Any],
+    offsets: Sequence[tuple[str, int, int]],
+    metadata: Mapping[tuple[str, int], str],
+    membership: Any,
+) -> None:
+    """Commit offsets, with the metadata of some, as a transaction of a producer made for that, so on a connection of its own. Blocks for up to `ASIDE_TIMEOUT`.
 
     A broker answers a connection's requests one after the other, and a join when all members have come: a commit that was sent behind it
     is answered after that, which may be minutes (`max.poll.interval.ms` of the slowest). The group takes a transaction's offsets meanwhile.
@@ -134,7 +140,7 @@ def commit_aside(properties: Mapping[str, Any], positions: list[TopicPartition],
     def call() -> None:
         raw.init_transactions(ASIDE_TIMEOUT)
         raw.begin_transaction()
-        raw.send_offsets_to_transaction(positions, membership, ASIDE_TIMEOUT)
+        raw.send_offsets_to_transaction(positions(offsets, metadata), membership, ASIDE_TIMEOUT)
         raw.commit_transaction(ASIDE_TIMEOUT)
 
     _within(ASIDE_TIMEOUT, call)

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import setproctitle
-from confluent_kafka import TopicPartition
 
 from swarm import allocator, app_metrics, events, exits, journal
 from swarm.admin import take_census
 from swarm.app import App
 from swarm.bus import Bus, Listeners
 from swarm.client import common_properties, producer_properties
+from swarm.commits import Offsets, Texts
 from swarm.dispatch import Dispatcher
 from swarm.errors import SwarmError, describe
 from swarm.flow import Bucket
@@ -293,7 +293,7 @@ class Runtime:
         self._seats.append(seat)
         return seat
 
-    def commit_aside(self, positions: list[TopicPartition], membership: Any) -> None:
+    def commit_aside(self, offsets: Offsets, metadata: Texts, membership: Any) -> None:
         """Commit at the stop what the group's own connection gets no answer to (`swarm.transactions.commit_aside`). Blocks; raises."""
         swarm, user = self.settings.swarm, self.settings.kafka
         properties = {
@@ -301,7 +301,7 @@ class Runtime:
             "transactional.id": f"{swarm.name}.{swarm.host}.{self.index}.stop",
             "transaction.timeout.ms": 10_000,  # one that is left open withholds the group's offsets for so long
         }
-        commit_aside(properties, positions, membership)
+        commit_aside(properties, offsets, metadata, membership)
 
     def end_predecessors(self) -> None:
         """Undo what a predecessor of this worker may have left open, for all of its threads, whether they will need transactions or

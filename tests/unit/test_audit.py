@@ -373,6 +373,18 @@ def test_a_wish_chooses_by_place_and_time(host: Host) -> None:
     assert told(ask(host, wish=Wish(topics=frozenset({"others"})))) == []
 
 
+def test_two_resets_in_a_row_explain_together_what_each_explains_in_part(tmp_path: Path) -> None:
+    """Nothing was run between them: the second explains what the first had left alone, and the first the rest."""
+    host = Host(tmp_path / "journal")
+    host.says("swarm_started")
+    host.worker(0).takes(0).runs(0, 2).commits(2).gives_up("shutdown").ends()
+    host.worker(0).takes(1).commits(1).gives_up("shutdown").ends()
+    host.worker(0).takes(0).runs(0, 2)
+
+    assert [(d.first_offset, d.last_offset, d.cause) for d in ask(host).duplicates] == [(0, 1, "offset_reset")]
+
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happens_each_repetition_has_the_cause_that_it_had(

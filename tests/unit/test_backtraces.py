@@ -108,7 +108,12 @@ def test_the_last_words_of_a_process_are_its_own(dump_file: int) -> None:
 def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What would have been sent."""
     sent: list[int] = []
-    monkeypatch.setattr(backtraces, "send", lambda process, number: sent.append(number) or True)
+
+    def send(process: Process, number: int) -> bool:
+        sent.append(number)
+        return True
+
+    monkeypatch.setattr(backtraces, "send", send)
     return sent
 
 

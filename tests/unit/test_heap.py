@@ -164,7 +164,7 @@ def test_allocators_agree_with_what_is_allocated() -> None:
         assert after["python"]["used"] - before["python"]["used"] > 15_000_000
     if before["malloc"] is not None:
         assert after["malloc"]["used"] - before["malloc"]["used"] > 19_000_000
-    assert after["anonymous"] > before["anonymous"]
+    assert after["anonymous"] > 35_000_000  # it may have been taken from what was free
 
 
 def test_collecting_says_what_was_garbage() -> None:
