@@ -255,24 +255,18 @@ class _Partition:
 
     def _explain(self, earlier: _Piece, later: _Piece, start: int, end: int) -> Iterator[tuple[int, int, Cause, str]]:
         """The causes of running [start, end) again; each with the part that it explains."""
-        went_back = self._went_back(earlier, later, start)
-        if went_back is not None:
-            lane, fact = went_back
-            to, at = fact.data["to"], moment(fact.at)
-            if fact.data.get("why") == "seek":
-                yield start, end, "seek", f"{lane.process} was asked by its handler at {at} to go on at {to}"
-            else:
-                yield (
-                    start,
-                    end,
-                    "offset_reset",
-                    f"{lane.process} found its offset out of range at {at} and went on at {to}",
-                )
-            return
-        if earlier.lane is later.lane:
-            yield start, end, *self._within(earlier, later)
-            return
-        while start < end and (set_back := self._set_back(earlier.lane, later.lane, start)) is not None:
+        while start < end:  # a part that was set back, then what is left of it
+            went_back = self._went_back(earlier, later, start)
+            if went_back is not None:
+                yield start, end, *went_back
+                return
+            if earlier.lane is later.lane:
+                yield start, end, *self._within(earlier, later)
+                return
+            set_back = self._set_back(earlier.lane, later.lane, start)
+            if set_back is None:
+                yield start, end, *self._between(earlier, later, start, end)
+                return
             began, commit, holder = set_back
             middle = min(end, commit.offset)
             yield (
@@ -286,10 +280,8 @@ class _Partition:
                 ),
             )
             start = middle
-        if start < end:
-            yield start, end, *self._between(earlier, later, start, end)
 
-    def _went_back(self, earlier: _Piece, later: _Piece, start: int) -> tuple[Assignment, Happened] | None:
+    def _went_back(self, earlier: _Piece, later: _Piece, start: int) -> tuple[Cause, str] | None:
         for lane in self.lanes:
             for fact in lane.named("moved"):
                 if not fact.data["to"] <= start < max(fact.data.get("position", 0), fact.data["to"] + 1):
@@ -301,7 +293,10 @@ class _Partition:
                 if (lane is earlier.lane or earlier.run.began_at <= fact.at) and (
                     lane is later.lane or fact.at <= later.run.began_at
                 ):
-                    return lane, fact
+                    to, at = fact.data["to"], moment(fact.at)
+                    if fact.data.get("why") == "seek":
+                        return "seek", f"{lane.process} was asked by its handler at {at} to go on at {to}"
+                    return "offset_reset", f"{lane.process} found its offset out of range at {at} and went on at {to}"
         return None
 
     def _within(self, earlier: _Piece, later: _Piece) -> tuple[Cause, str]:

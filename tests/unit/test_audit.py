@@ -381,8 +381,17 @@ def test_two_resets_in_a_row_explain_together_what_each_explains_in_part(tmp_pat
     host.worker(0).takes(1).commits(1).gives_up("shutdown").ends()
     host.worker(0).takes(0).runs(0, 2)
 
-    assert [(d.first_offset, d.last_offset, d.cause) for d in ask(host).duplicates] == [(0, 1, "offset_reset")]
+    assert told(ask(host)) == [("offset_reset", 0, 1)]
 
+
+def test_a_reset_behind_a_seek_leaves_to_the_seek_what_it_explains(tmp_path: Path) -> None:
+    host = Host(tmp_path / "journal")
+    host.says("swarm_started")
+    worker = host.worker(0).takes(0).runs(0, 2)
+    worker.hears(events.PartitionSought("shop", "orders", 0, 1)).commits(1).gives_up("shutdown").ends()
+    host.worker(0).takes(0).runs(0, 2)
+
+    assert told(ask(host)) == [("offset_reset", 0, 0), ("seek", 1, 1)]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
