@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -47,7 +50,49 @@ AVRO_APP = """
         record(message)
 """
 
+# The class of the Protobuf value is made as protoc would make it, which the tests do without.
+FORMATS_APP = """
+    from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.message_factory import GetMessageClass
+    from swarm import App, Backoff, DeadLetter
+    from swarm.serialization import JsonSchema, Protobuf, Registry
+    from recording import record
+
+    file = FileDescriptorProto(name="order.proto", package="shop", syntax="proto3")
+    file.message_type.add(name="Order").field.add(
+        name="id", number=1, type=FieldDescriptorProto.TYPE_INT32, label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    pool = DescriptorPool()
+    pool.Add(file)
+    Order = GetMessageClass(pool.FindMessageTypeByName("shop.Order"))
+
+    app = App("shop")
+    registry = Registry("{registry}")
+    options = dict(backoff=Backoff(initial=0.02), dead_letter=DeadLetter("{dead}", max_attempts=2))
+
+    @app.each("{checked}", deserializer=JsonSchema(registry), **options)
+    def checked(message):
+        assert message.value == {{"id": message.offset}}
+        record(message)
+
+    @app.each("{packed}", deserializer=Protobuf(registry, Order), **options)
+    def packed(message):
+        assert message.value.id == message.offset
+        record(message)
+"""
+
 ORDER = '{"type": "record", "name": "Order", "fields": [{"name": "id", "type": "int"}]}'
+CHECKED = '{"type": "object", "title": "Order", "properties": {"id": {"type": "integer"}}, "required": ["id"]}'
+
+
+def packed_schema() -> str:
+    """`message Order { int32 id = 1; }` as a registry hands it out."""
+    file = FileDescriptorProto(name="order.proto", package="shop", syntax="proto3")
+    file.message_type.add(name="Order").field.add(
+        name="id", number=1, type=FieldDescriptorProto.TYPE_INT32, label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    return base64.b64encode(file.SerializeToString()).decode()
 
 
 def test_a_poison_message_is_dead_lettered_alone_and_only_where_its_value_is_asked_for(
@@ -108,3 +153,38 @@ def test_a_registry_that_is_away_is_waited_for_and_dead_letters_nothing(
     assert len(registry.requests) == 1
     assert "RegistryUnavailable" in daemon.events("consume_failed")[0]["error"]
     assert "hunter22" not in daemon.log
+
+
+def test_values_of_json_schema_and_protobuf_are_read_and_what_breaks_their_schema_is_dead_lettered(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """JSON that its schema forbids, and bytes that are no such message: each alone, the ones behind them are handled in order."""
+    checked, packed, dead = topic(), topic(), topic()
+    with SchemaRegistry() as registry:
+        registry.schemas[1] = {"schema": CHECKED, "schemaType": "JSON"}
+        registry.schemas[2] = {"schema": packed_schema(), "schemaType": "PROTOBUF"}
+        app = FORMATS_APP.format(checked=checked, packed=packed, dead=dead, registry=registry.url)
+        daemon = swarm_project(app, {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.2}})
+        daemon.expect_errors("consume_failed", "message_dead_lettered")
+        recording = Recording(daemon.folder)
+        poisons = {5: b'{"id": "five"}', 9: b"\xff\xff"}
+        values = [b'{"id": %d}' % number if number != 5 else poisons[5] for number in range(20)]
+        broker.produce(checked, [(None, b"\0\0\0\0\1" + value) for value in values])
+        values = [b"\x08%c" % number if number != 9 else poisons[9] for number in range(20)]
+        broker.produce(packed, [(None, b"\0\0\0\0\2\0" + value) for value in values])
+
+        daemon.start()
+        daemon.wait_for(
+            lambda: broker.committed(daemon.group) == {(checked, 0): 20, (packed, 0): 20}, what="both topics to be done"
+        )
+        assert daemon.stop() == 0
+
+    assert recording.offsets(checked)[0] == [number for number in range(20) if number != 5]
+    assert recording.offsets(packed)[0] == [number for number in range(20) if number != 9]
+    letters = {dict(letter.headers() or [])["swarm.source.topic"]: letter for letter in broker.read_all(dead)}
+    assert {name: letter.value()[-2:] for name, letter in letters.items()} == {
+        checked.encode(): b'"}',
+        packed.encode(): b"\xff\xff",
+    }
+    for letter in letters.values():
+        assert b"DeserializationError" in dict(letter.headers() or [])["swarm.error"]
