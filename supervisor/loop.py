@@ -794,9 +794,10 @@ class Supervisor:
     # -- backtraces --------------------------------------------------------------------------------------------------
 
     def _asked(self, worker: Worker, process: Process) -> Asked:
-        names = partial(labels, worker.board)
-        tell = partial(self._tell, worker, {"command": "dump"})
-        return Asked("worker", worker.index, process, worker.dump_fd, names, tell)
+        def tell() -> bool:  # not its successor
+            return worker.process is process and self._tell(worker, {"command": "dump"})
+
+        return Asked("worker", worker.index, process, worker.dump_fd, partial(labels, worker.board), tell)
 
     def _dump_for_fault(self, worker: Worker, now: float) -> None:
         assert worker.process is not None

@@ -86,11 +86,13 @@ class Process:
 
     pid: int
     pidfd: int
+    """-1 once it is closed: the kernel gives the number to the next descriptor, which may be that of another process."""
     channel: socket.socket | None = None
 
     def close(self) -> None:
         """Close what we hold of it; after it was reaped."""
         os.close(self.pidfd)
+        self.pidfd = -1
         if self.channel is not None:
             self.channel.close()
 
@@ -105,6 +107,8 @@ class Exit:
 
 def send(process: Process, number: signal.Signals) -> bool:
     """Signal a process through its pidfd, which can never mean another process. False: it has ended."""
+    if process.pidfd < 0:
+        return False
     try:
         signal.pidfd_send_signal(process.pidfd, number)
     except ProcessLookupError:
