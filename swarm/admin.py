@@ -28,7 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # said in __a
 from swarm.ownership import Census
 
 PATIENCE: Final = 5.0
-"""Seconds for each of two answers."""
+"""Seconds for the answer to a simple question."""
 
 
 def take_census(properties: Mapping[str, Any], group: str) -> Census:
@@ -81,8 +81,11 @@ class Cluster:
         del self._raw
 
     def topics(self) -> dict[str, dict[int, tuple[int, int, int]]]:
-        """Every topic that we may see: partition -> (leader's id, negative: none; replicas; those in sync)."""
-        answer = self._raw.list_topics(timeout=LONG_PATIENCE).topics
+        """Every topic that we may see: partition -> (leader's id, negative: none; replicas; those in sync).
+
+        The question that commands ask first: where no broker is there, they need not wait for long to say so.
+        """
+        answer = self._raw.list_topics(timeout=PATIENCE).topics
         return {
             name: {number: (p.leader, len(p.replicas), len(p.isrs)) for number, p in about.partitions.items()}
             for name, about in answer.items()
