@@ -265,6 +265,16 @@ class Commits:
         self._settle(error, offsets, refused, metadata)
         return [error] if error is not None else list(refused.values())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a commit is under way that would take back what was committed since."""
+        with self._dispatcher.lock:
+            return any(
+                (lane := self._lanes.get((topic, partition))) is not None and offset < lane.committed
+                for _, offsets, _ in self._sent
+                for topic, partition, offset in offsets
+            )
+
     def commit_aside(
         self, client: Client, lanes: Iterable[Lane], commit: Callable[[Offsets, Texts, object], None]
     ) -> str:

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
 from swarm.client import CLOSE_WITHIN, Client, Queued, Refusals, seat_error
-from swarm.commits import Commits
+from swarm.commits import OUTLAST, Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
 from swarm.handlers import wants_consumer
@@ -1007,14 +1007,17 @@ class Group:
         """
         assert self._client is not None
         began = self._clock()
+        deadline = began + LAST_COMMIT
         while self._fatal is None:
             open_ = [lane for lane in lanes if not lane.lost and lane.uncommitted]
-            if not open_:
+            if not open_ and not self.commits.is_behind:
                 return True
-            if self._clock() >= began + LAST_COMMIT:
+            if self._clock() >= deadline:
                 return False
-            if self._not_aside is None and self._clock() >= began + ASIDE_AFTER and not self._client.direct:
+            if open_ and self._not_aside is None and self._clock() >= began + ASIDE_AFTER and not self._client.direct:
                 self._not_aside = self.commits.commit_aside(self._client, open_, self.runtime.commit_aside)
+                # What is still under way takes that back, if it comes: then it is answered, and done again. Else it ends with the client.
+                deadline = min(deadline, self._clock() + OUTLAST) if not self._not_aside else deadline
                 continue
             self.alive()
             self.commits.send(self._client)

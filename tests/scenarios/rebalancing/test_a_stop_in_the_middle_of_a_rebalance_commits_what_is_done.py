@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -47,7 +48,9 @@ def slow_member(broker: Broker) -> Iterator[Callable[[str, str], Consumer]]:
         consumer.close()
 
 
+@pytest.mark.parametrize("interval", [600.0, 0.1], ids=["the first commit", "with an older one under way"])
 def test_a_stop_commits_what_is_done_although_the_group_waits_for_another_member(
+    interval: float,
     broker: Broker,
     topic: Callable[..., str],
     swarm_project: Callable[..., Daemon],
@@ -55,15 +58,18 @@ def test_a_stop_commits_what_is_done_although_the_group_waits_for_another_member
 ) -> None:
     """The broker answers nothing on a connection before the join that was sent on it, commits included."""
     orders = topic(PARTITIONS)
-    settings = {"swarm": {"workers": 1}, "worker": {"commit_interval": "10m"}}
+    settings = {"swarm": {"workers": 1}, "worker": {"commit_interval": interval}}
     daemon = swarm_project(APP.format(topic=orders), settings)
     recording = Recording(daemon.folder)
     daemon.start().until_running()
     slow_member(daemon.group, orders)
     daemon.wait_for_event("partitions_revoked")
-    for partition in range(PARTITIONS):
-        broker.produce(orders, [(None, str(number)) for number in range(10)], partition)
-    daemon.wait_for(lambda: len(recording.seen(orders)) == 20, what="the work on the two partitions that are left")
+    for total in (10, 20):
+        for partition in range(PARTITIONS):
+            broker.produce(orders, [(None, str(number)) for number in range(5)], partition)
+        daemon.wait_for(lambda total=total: len(recording.seen(orders)) == total, what="two partitions' work")
+        at = time.monotonic()
+        daemon.wait_for(lambda at=at: time.monotonic() > at + 0.5, what="some intervals to pass")
 
     assert daemon.stop() == 0
 

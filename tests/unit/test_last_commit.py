@@ -1,0 +1,122 @@
+"""The commit before the end when the group's connection is silent: by a transaction, and never taken back by what is still under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from swarm import events
+from swarm.plan import make_plan
+from tests.unit.stage import TOPIC, FakeClient, Stage, on_stage
+
+
+class Silent(FakeClient):
+    """Its commits without waiting are carried out when `speaks_at` has come, and answered then; time passes while it is polled."""
+
+    speaks_at = float("inf")
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.broker, stage.group)
+        self.stage = stage
+        self.direct = False
+        self.kept: list[tuple[Sequence[tuple[str, int, int]], Mapping[tuple[str, int], str] | None]] = []
+        self.closed = False
+
+    def commit_soon(
+        self, offsets: Sequence[tuple[str, int, int]], metadata: Mapping[tuple[str, int], str] | None = None
+    ) -> None:
+        self.kept.append((offsets, metadata))
+        self._speak()
+
+    def fetch(self, most: int, timeout: float) -> list[Any]:
+        self._speak()
+        found = super().fetch(most, timeout)
+        self.stage.now += timeout
+        return found
+
+    def _speak(self) -> None:
+        if self.stage.now >= self.speaks_at:
+            kept, self.kept = self.kept, []
+            for offsets, metadata in kept:
+                super().commit_soon(offsets, metadata)
+
+    def close(self, **kwargs: Any) -> bool:
+        self.closed = True
+        self.stage.now += 10.0
+        self._speak()
+        return super().close(**kwargs)
+
+
+def staged(stage: Stage, aside: list[Any]) -> Silent:
+    """The client of a stage that has done 0 and 1, whose commit is under way."""
+    client = Silent(stage)
+    stage.client = stage.group._client = cast(Any, client)
+    stage.group._clock = stage.group.commits._clock = lambda: stage.now
+
+    def commit_aside(offsets: Any, metadata: Any, member: Any) -> None:
+        aside.append(offsets)
+        stage.broker.commit(offsets, metadata)
+
+    stage.runtime.commit_aside = commit_aside
+    stage.assign()
+    stage.settle()
+    return client
+
+
+@pytest.fixture
+def aside() -> list[Any]:
+    """What was committed by a transaction."""
+    return []
+
+
+def plan() -> Any:
+    return make_plan(handler=lambda messages: None, topics=(TOPIC,))
+
+
+def test_what_has_no_answer_is_committed_by_a_transaction(aside: list[Any]) -> None:
+    """The commit that is under way says the same, so it may come when it wants: the good-bye is said."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        stage.stop()
+
+        assert aside == [((TOPIC, 0, 2),)]
+        assert stage.broker.committed[(TOPIC, 0)] == 2
+        assert client.closed
+        assert not [event for event in stage.events if isinstance(event, (events.CommitFailed, events.PartitionsLost))]
+
+
+def test_an_older_commit_that_comes_late_is_followed_by_the_newer_one(aside: list[Any]) -> None:
+    """librdkafka repeats what has no answer when the coordinator is back: that takes back what was committed meanwhile."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        stage.group.commits.send(client)
+        assert client.kept
+        stage.broker.logs[(TOPIC, 0)].extend(range(2, 5))
+        stage.settle()
+        client.speaks_at = stage.now + 1.5
+        stage.stop()
+
+        assert aside == [((TOPIC, 0, 5),)]
+        assert stage.broker.committed[(TOPIC, 0)] == 5
+        assert client.closed
+
+
+def test_an_older_commit_that_never_comes_ends_with_the_client(aside: list[Any]) -> None:
+    """Which is left alone at once, without a good-bye during which it could still be sent."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        stage.group.commits.send(client)
+        stage.broker.logs[(TOPIC, 0)].extend(range(2, 5))
+        stage.settle()
+        began = stage.now
+        stage.stop()
+
+        assert aside == [((TOPIC, 0, 5),)]
+        assert stage.broker.committed[(TOPIC, 0)] == 5
+        assert not client.closed
+        assert stage.now - began < 5.0
+        assert [event.partitions for event in stage.events if isinstance(event, events.PartitionsLost)] == [
+            ((TOPIC, 0),)
+        ]
