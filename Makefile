@@ -39,7 +39,7 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 	@rm -rf build/typed build/lib build/bdist.*
 	$(PYTHON) -m pip install -q --no-deps --no-build-isolation --target build/typed .
 	MYPYPATH=build/typed:. $(PYTHON) -m mypy -p swarm -p tests
-	$(PYTEST) -q tests/unit
+	$(PYTEST) -q -n 2 tests/unit
 
 .PHONY: docs
 docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code

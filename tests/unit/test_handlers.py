@@ -84,7 +84,7 @@ def disguised_one(message: Message) -> Any:
         (async_one, True),
         (disguised_one, True),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__) if callable(value) else str(value),
 )
 def test_every_form_handles_each_message_before_it_is_committed(handler: Any, each: bool) -> None:
     """Class, function, coroutine function, and a plain function that returns a coroutine: all are run to their end."""

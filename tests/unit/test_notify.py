@@ -65,6 +65,7 @@ def test_without_a_manager_nothing_is_sent_and_nothing_fails(made: Make, address
         ("", "0", None),
         ("", "", None),
     ],
+    ids=["for anybody", "for us", "for another", "never", "not asked for"],
 )
 def test_the_watchdog_is_fed_twice_as_often_as_it_asks(made: Make, pid: str, usec: str, seconds: float | None) -> None:
     """Half of WATCHDOG_USEC, unless it is meant for another process."""
