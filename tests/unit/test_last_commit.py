@@ -91,7 +91,7 @@ def test_an_older_commit_that_comes_late_is_followed_by_the_newer_one(aside: lis
     """librdkafka repeats what has no answer when the coordinator is back: that takes back what was committed meanwhile."""
     with on_stage(plan(), range(2)) as stage:
         client = staged(stage, aside)
-        stage.group.commits.send(client)
+        stage.group.commits.send(cast(Any, client))
         assert client.kept
         stage.broker.logs[(TOPIC, 0)].extend(range(2, 5))
         stage.settle()
@@ -107,7 +107,7 @@ def test_an_older_commit_that_never_comes_ends_with_the_client(aside: list[Any])
     """Which is left alone at once, without a good-bye during which it could still be sent."""
     with on_stage(plan(), range(2)) as stage:
         client = staged(stage, aside)
-        stage.group.commits.send(client)
+        stage.group.commits.send(cast(Any, client))
         stage.broker.logs[(TOPIC, 0)].extend(range(2, 5))
         stage.settle()
         began = stage.now

@@ -46,12 +46,15 @@ def test_messages_go_on_once_and_in_order_and_nobody_is_replaced(
     daemon.start().until_running()
     before = [worker["pid"] for worker in daemon.workers()]
 
-    for step, hours in enumerate(HOURS, 1):
+    def work(hours: float, end: int) -> None:
         (daemon.folder / "hours").write_text(str(hours))
         for partition in range(4):
             broker.produce(orders, [(None, str(number)) for number in range(25)], partition)
-        ends = {(orders, partition): 25 * step for partition in range(4)}
-        daemon.wait_for(lambda ends=ends: broker.committed(daemon.group) == ends, what=f"the work at {hours:+g} h")
+        ends = {(orders, partition): end for partition in range(4)}
+        daemon.wait_for(lambda: broker.committed(daemon.group) == ends, what=f"the work at {hours:+g} h")
+
+    for step, hours in enumerate(HOURS, 1):
+        work(hours, 25 * step)
     ages = [worker["report_age"] for worker in daemon.workers()]
     audit = daemon.audit()
 

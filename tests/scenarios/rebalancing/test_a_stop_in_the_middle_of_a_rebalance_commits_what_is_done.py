@@ -64,12 +64,16 @@ def test_a_stop_commits_what_is_done_although_the_group_waits_for_another_member
     daemon.start().until_running()
     slow_member(daemon.group, orders)
     daemon.wait_for_event("partitions_revoked")
-    for total in (10, 20):
+
+    def work(total: int) -> None:
         for partition in range(PARTITIONS):
             broker.produce(orders, [(None, str(number)) for number in range(5)], partition)
-        daemon.wait_for(lambda total=total: len(recording.seen(orders)) == total, what="two partitions' work")
+        daemon.wait_for(lambda: len(recording.seen(orders)) == total, what="two partitions' work")
         at = time.monotonic()
-        daemon.wait_for(lambda at=at: time.monotonic() > at + 0.5, what="some intervals to pass")
+        daemon.wait_for(lambda: time.monotonic() > at + 0.5, what="some intervals to pass")
+
+    work(10)
+    work(20)
 
     assert daemon.stop() == 0
 
