@@ -160,6 +160,8 @@ def common_properties(user: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in user.items() if k not in _PRODUCER_ONLY and k not in _CONSUMER_ONLY}
 
 
+BACK: Final = 0.2
+"""Seconds in which a broker that is back answers: a stop without one must not take longer for the question."""
 CLOSE_WITHIN: Final = 10.0
 """Seconds at most that the end of a client is waited for: half of them to leave, the rest to close."""
 PROBE: Final = 1.0
@@ -249,6 +251,8 @@ class Client:
         self.static = "group.instance.id" in properties
         if self.direct:
             self.cooperative = self.static = self.new_protocol = False
+        self._all_down = False
+        """Whether all brokers were away at some time."""
         self._late: list[Message] = []
         self.uncommitted: set[tuple[str, int]] = set()
         """Starts that `resolve` could not commit."""
@@ -298,6 +302,7 @@ class Client:
             )
 
     def _on_error(self, error: KafkaError) -> None:
+        self._all_down |= error.code() == KafkaError._ALL_BROKERS_DOWN
         with self._keep_what_is_raised():
             self._callbacks.on_error(error, None, None, None)
 
@@ -598,7 +603,7 @@ class Client:
         # does not leave. Its member id is empty from then on.
         # Who stops before its first join is answered has no id yet: gone without a word, it would be a member that the group waits for,
         # with partitions that nobody reads, until its session ends.
-        joining = not self._raw.memberid() and self._answers()
+        joining = not self._raw.memberid() and (not self._all_down or self._answers())
         while joining and not self._raw.memberid() and time.monotonic() < deadline:
             alive()
             self._raw.poll(0.05)
@@ -608,9 +613,9 @@ class Client:
             self._raw.poll(0.05)
 
     def _answers(self) -> bool:
-        """Whether the brokers are there. Blocks for up to a second."""
+        """Whether the brokers, which were away once, are there. Blocks for a moment."""
         try:
-            self._raw.list_topics(_GROUPS, timeout=1.0)
+            self._raw.list_topics(_GROUPS, timeout=BACK)
         except KafkaException:
             return False
         return True

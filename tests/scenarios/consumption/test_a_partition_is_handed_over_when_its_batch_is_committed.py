@@ -9,7 +9,7 @@ from tests.support.kafka import Broker
 from tests.support.recording import Recording
 
 APP = """
-    import time
+    import os, time
     from swarm import App, Consumer
     from recording import record
 
@@ -20,7 +20,9 @@ APP = """
         def consume(self, messages):
             for message in messages:
                 record(message)
-                time.sleep(0.1)  # the work
+                while message.offset == 6 and not os.path.exists("go"):
+                    time.sleep(0.01)
+                time.sleep(0.05)  # the work
             record(messages[-1], "end")
 """
 
@@ -48,7 +50,10 @@ def test_a_partition_is_handed_over_only_when_its_batch_in_hand_is_finished_and_
 
     old.start()
     old.wait_for(lambda: len(before.offsets(orders)) == 4, what="all partitions to be under way")
+    (new.folder / "go").touch()
     new.start()
+    new.wait_for_event("subscribed")
+    (old.folder / "go").touch()  # the batch in hand may end
     new.wait_for(lambda: len(before.seen(orders) | after.seen(orders)) == 4 * 30, what="every message")
     assert old.stop() == 0
     assert new.stop() == 0
