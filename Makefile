@@ -102,8 +102,8 @@ test-many: venv kafka ## 64 workers (WORKERS=64) start, report, restart one by o
 	$(RUN) tests/many/run.py --workers $(or $(WORKERS),64)
 
 .PHONY: simulation
-simulation: venv ## Tens of thousands of random histories of the pure parts; SCHEDULES=5000 of each kind
-	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) $(PYTEST) -q tests/unit/test_simulation.py
+simulation: venv ## Tens of thousands of random histories of the pure parts; SCHEDULES=5000 of each kind; other examples than `make check`
+	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) HYPOTHESIS_PROFILE=random $(PYTEST) -q -n 2 tests/unit
 
 .PHONY: scale
 scale: venv ## What deaths and rollouts cost two thousand workers on a hundred hosts, simulated: the tables of docs/scale.md

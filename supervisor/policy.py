@@ -243,7 +243,8 @@ def _finish(swarm: SwarmView) -> Finish | None:
         return None
     if swarm.stopping:
         return Finish(2 if swarm.had_to_kill else 0, "stopped")
-    if swarm.workers and not swarm.ever_came_up and all(worker.boot_failures >= BOOT_TRIES for worker in swarm.workers):
+    wanted = [worker for worker in swarm.workers if not worker.retired]
+    if wanted and not swarm.ever_came_up and all(worker.boot_failures >= BOOT_TRIES for worker in wanted):
         return Finish(1, f"no worker came up in {BOOT_TRIES} tries each")
     return None
 

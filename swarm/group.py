@@ -684,7 +684,7 @@ class Group:
         lanes = self._begin_release(partitions, "revoked")
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
         # When we return, the client joins anew, and no commit is answered before that is: at a stop the others end with these.
-        others = [lane for lane in self._draining if lane not in lanes]
+        others = [lane for lane in self._draining if lane not in lanes and not lane.lost]
         waited = [lane for lane in (*lanes, *others) if not lane.plan.long_running]
         self._wait_for_rest(waited, deadline)
         self.commits.commit_and_wait(self._client, [*lanes, *others], 5.0, self.alive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Also where pytest is not started as `python -m pytest`: the tests' own package stands beside them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,6 +23,12 @@ from tests.support.kafka import Broker
 from tests.support.ports import free_port
 from tests.support.project import Sections, merged, write_project
 from tests.support.proxy import Proxy, proxied_broker
+
+# Whether a change lands is decided by the change: the same examples each time. `make simulation` looks for others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
 
 _DAEMONS = pytest.StashKey[list[Daemon]]()
 _SHUTDOWN_TIMEOUT = 10.0  # s; a test that fails to stop its swarm should say so soon

@@ -409,6 +409,13 @@ def swarm(*workers: WorkerView, **more: Any) -> SwarmView:
     return SwarmView(workers, ever_came_up=True, **more)
 
 
+def test_a_worker_that_was_scaled_away_is_no_hope_for_one_that_never_comes_up() -> None:
+    """Its tries are over, and the other one will make none."""
+    view = SwarmView((WorkerView(0, boot_failures=3), WorkerView(1, retired=True)))
+
+    assert decide(view, LIMITS, 1000.0) == [Finish(1, "no worker came up in 3 tries each")]
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
