@@ -43,6 +43,8 @@ OFFSETS_TIMEOUT: Final = 5.0
 HANGS_AFTER: Final = 6.0
 """Seconds after which sending offsets is given up: librdkafka 2.16 does not come back from that call, whatever timeout it was given,
 where the coordinator has left the cluster's metadata (its issues 5456 and 5511; measured at the restart of a broker)."""
+BRIEF: Final = 10_000
+"""Milliseconds after which the broker undoes a commit aside that was left open."""
 ASIDE_TIMEOUT: Final = 3.0
 """Seconds for a commit aside: some 100 ms where the broker is there."""
 FLUSH_TIMEOUT: Final = 0.5
@@ -123,6 +125,17 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         raise error
 
 
+def brief(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a transaction that withholds the group's offsets for as short as can be where it is left open. Pure.
+
+    librdkafka refuses a `transaction.timeout.ms` below `message.timeout.ms` or `socket.timeout.ms`, where those are set.
+    """
+    least = max(
+        int(properties.get(name, 0)) for name in ("message.timeout.ms", "delivery.timeout.ms", "socket.timeout.ms")
+    )
+    return {**properties, "transaction.timeout.ms": max(BRIEF, least)}
+
+
 def commit_aside(
     properties: Mapping[str, Any],
     offsets: Sequence[tuple[str, int, int]],
@@ -135,7 +148,7 @@ def commit_aside(
     is answered after that, which may be minutes (`max.poll.interval.ms` of the slowest). The group takes a transaction's offsets meanwhile.
     Raises KafkaException (also where the right to the transactional id is missing), TimeoutError.
     """
-    raw: Any = RawProducer(dict(properties), logger=logging.getLogger("librdkafka"))
+    raw: Any = RawProducer(brief(properties), logger=logging.getLogger("librdkafka"))
 
     def call() -> None:
         raw.init_transactions(ASIDE_TIMEOUT)

@@ -299,7 +299,6 @@ class Runtime:
         properties = {
             **transactional_properties(user, producer_properties(user), limit=0.0),
             "transactional.id": f"{swarm.name}.{swarm.host}.{self.index}.stop",
-            "transaction.timeout.ms": 10_000,  # one that is left open withholds the group's offsets for so long
         }
         commit_aside(properties, offsets, metadata, membership)
 

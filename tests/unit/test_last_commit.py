@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+from confluent_kafka import Producer
 
 from swarm import events
+from swarm.client import producer_properties
 from swarm.plan import make_plan
+from swarm.transactions import brief, transactional_properties
 from tests.unit.stage import TOPIC, FakeClient, Stage, on_stage
 
 
@@ -120,3 +123,21 @@ def test_an_older_commit_that_never_comes_ends_with_the_client(aside: list[Any])
         assert [event.partitions for event in stage.events if isinstance(event, events.PartitionsLost)] == [
             ((TOPIC, 0),)
         ]
+
+
+@pytest.mark.parametrize(
+    ("user", "timeout"),
+    [
+        ({}, 10_000),
+        ({"message.timeout.ms": 45_000}, 45_000),
+        ({"delivery.timeout.ms": "45000", "socket.timeout.ms": 50_000}, 50_000),
+        ({"transaction.timeout.ms": 900_000, "enable.idempotence": False}, 10_000),
+    ],
+)
+def test_such_a_transaction_is_brief_and_librdkafka_takes_its_properties(user: dict[str, Any], timeout: int) -> None:
+    """One that is left open withholds the group's offsets until its timeout."""
+    user = {"bootstrap.servers": "127.0.0.1:1", **user}
+    properties = brief(transactional_properties(user, producer_properties(user), 0.0))
+
+    assert properties["transaction.timeout.ms"] == timeout
+    Producer({**properties, "transactional.id": "stop", "log_level": 0})
