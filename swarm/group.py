@@ -705,6 +705,7 @@ class Group:
         self._board.add(REBALANCES)
         lanes = self._begin_release(partitions, "lost")
         self._end_release(lanes)
+        self._kept.difference_update(partitions)
         if partitions:
             self._bus.publish(events.PartitionsLost(self.name, tuple(sorted(partitions))))
 
@@ -995,8 +996,8 @@ class Group:
             self._bus.publish(events.PartitionsRevoked(self.name, tuple(sorted(self._kept)), 0.0))
         if self._bus.wants(events.ClientClosed):
             self._bus.publish(events.ClientClosed(self.name, self.leave, closed, self._clock() - began))
-        if self._kept and not closed:
-            # Nobody has answered: the group takes them, if it has not done so.
+        if self._kept and (not closed or self._fatal is not None):
+            # Nobody has answered, or somebody else has our seat: the group takes them, if it has not done so.
             self._bus.publish(events.PartitionsLost(self.name, tuple(sorted(self._kept))))
         self._client = None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from swarm import events
 from swarm.client import producer_properties
@@ -141,3 +141,16 @@ def test_such_a_transaction_is_brief_and_librdkafka_takes_its_properties(user: d
 
     assert properties["transaction.timeout.ms"] == timeout
     Producer({**properties, "transactional.id": "stop", "log_level": 0})
+
+
+def test_a_stop_with_a_client_that_was_fenced_says_that_its_partitions_are_lost() -> None:
+    """Somebody else has the seat. What an orphan that was frozen meanwhile did before it knew may be repeated: that has its event."""
+    with on_stage(plan(), range(2)) as stage:
+        stage.assign()
+        stage.settle()
+        stage.group._fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID)
+        stage.stop()
+
+        assert [event.partitions for event in stage.events if isinstance(event, events.PartitionsLost)] == [
+            ((TOPIC, 0),)
+        ]
