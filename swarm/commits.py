@@ -181,6 +181,16 @@ class Commits:
         else:
             self._sent.append((self._clock(), offsets, metadata))
 
+    def _open(self, lanes: Iterable[Lane]) -> tuple[tuple[tuple[str, int, int], ...], dict[tuple[str, int], str]]:
+        """What of these lanes is not committed, and the texts that go along."""
+        with self._dispatcher.lock:
+            offsets = tuple(
+                (lane.topic, lane.partition, lane.settled_frontier())
+                for lane in lanes
+                if not lane.lost and lane.uncommitted
+            )
+            return offsets, self._metadata(offsets)
+
     def _metadata(self, offsets: Offsets) -> dict[tuple[str, int], str]:
         """The texts that go along; notes what is sent, and counts it first."""
         texts = {}
@@ -216,13 +226,7 @@ class Commits:
         deadline = self._clock() + patience
         lanes = list(lanes)
         while True:
-            with self._dispatcher.lock:
-                offsets = tuple(
-                    (lane.topic, lane.partition, lane.settled_frontier())
-                    for lane in lanes
-                    if not lane.lost and lane.uncommitted
-                )
-                metadata = self._metadata(offsets)
+            offsets, metadata = self._open(lanes)
             if not offsets:
                 self._answer_decided(self._clock())
                 return True
@@ -280,13 +284,7 @@ class Commits:
     ) -> str:
         """Commit these lanes' frontiers by another way than the group's connection, on which no answer comes. Blocks; why it failed, or
         an empty text."""
-        with self._dispatcher.lock:
-            offsets = tuple(
-                (lane.topic, lane.partition, lane.settled_frontier())
-                for lane in lanes
-                if not lane.lost and lane.uncommitted
-            )
-            metadata = self._metadata(offsets)
+        offsets, metadata = self._open(lanes)
         try:
             commit(offsets, metadata, client.membership())
         except (KafkaException, TimeoutError) as error:

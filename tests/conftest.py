@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Also where pytest is not started as `python -m pytest`: the tests' own package stands beside them.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,9 +24,11 @@ from tests.support.ports import free_port
 from tests.support.project import Sections, merged, write_project
 from tests.support.proxy import Proxy, proxied_broker
 
-# Whether a change lands is decided by the change: the same examples each time. `make simulation` looks for others.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("random")
+# Whether a change lands is decided by the change: the same examples each time, however busy the machine is. `make simulation` looks
+# for others.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", _PATIENT, derandomize=True)
+settings.register_profile("random", _PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
