@@ -284,9 +284,12 @@ class Commits:
     ) -> str:
         """Commit these lanes' frontiers by another way than the group's connection, on which no answer comes. Blocks; why it failed, or
         an empty text."""
+        member = client.membership()
+        if member is None:
+            return "the client knows of no membership"
         offsets, metadata = self._open(lanes)
         try:
-            commit(offsets, metadata, client.membership())
+            commit(offsets, metadata, member)
         except (KafkaException, TimeoutError) as error:
             return describe(error)
         self._settle(None, offsets, _NOTHING_REFUSED, metadata)

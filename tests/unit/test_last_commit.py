@@ -154,3 +154,15 @@ def test_a_stop_with_a_client_that_was_fenced_says_that_its_partitions_are_lost(
         assert [event.partitions for event in stage.events if isinstance(event, events.PartitionsLost)] == [
             ((TOPIC, 0),)
         ]
+
+
+def test_without_a_membership_nothing_is_committed_aside_and_that_is_said(aside: list[Any]) -> None:
+    """The client may know none while it is being fenced."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        cast(Any, client).membership = lambda: None
+        stage.stop()
+
+        assert aside == []
+        [failed] = [event for event in stage.events if isinstance(event, events.CommitFailed)]
+        assert "no membership" in failed.error
