@@ -382,6 +382,7 @@ def in_child(body: Callable[[], Any], timeout: float) -> Any:
     Raises TimeoutError (the child is killed), RuntimeError with the child's error text.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
 
     def child() -> int:
         os.close(read_fd)
@@ -389,11 +390,13 @@ def in_child(body: Callable[[], Any], timeout: float) -> Any:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        _die_with_parent(parent)
         try:
             answer = {"result": body()}
         except BaseException as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        with os.fdopen(write_fd, "w") as stream:
+        # Where the code of the application handles SIGTERM, the child outlives who asked: then there is nobody to tell.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(write_fd, "w") as stream:
             json.dump(answer, stream)
         return 0
 
