@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from swarm import __version__, events, exits, isolation, journal
 from swarm.bus import Bus
+from swarm.loading import load_app
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import bound, chosen_groups, missing_workers
 from swarm.supervisor import circumstances, incidents, memory, memory_answer
 from swarm.supervisor.asking import Asking
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, labels, make_dump_file
+from swarm.supervisor.census import Census, ask_broker
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
 from swarm.supervisor.debugging import Debugging, misfit
@@ -60,7 +62,7 @@ from swarm.supervisor.processes import (
     Process,
     become_subreaper,
     block_signals,
-    fork_listener,
+    fork_helper,
     fork_observer,
     fork_worker,
     own_threads,
@@ -79,6 +81,7 @@ from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
 if TYPE_CHECKING:
     from swarm.app import App
     from swarm.config import Loaded
+    from swarm.plan import Plan
 
 MOST_WORKERS = 256
 EXTENSION = 20.0
@@ -164,7 +167,9 @@ class Supervisor:
         if app is not None and settings.instrumentation.listeners and wanted_by(app):
             dump = make_dump_file("listeners")
             self._listeners = ListenerProcess(
-                app, lambda body: fork_listener(self.name, body, dump, self._close_in_child()), self.bus.publish
+                app,
+                lambda body: fork_helper(f"{self.name} [listeners]", body, dump, self._close_in_child()),
+                self.bus.publish,
             )
             self.bus.add(events.Event, self._listeners.hear)
         self._observing = Observing(
@@ -198,6 +203,13 @@ class Supervisor:
             self._tell,
             left.suspects if left is not None and self.reload_error else (),
             left.pauses if left is not None else words,
+        )
+        kafka = settings.kafka
+        self._census = Census(
+            lambda tell: ask_broker(self._subscriptions, kafka, tell),
+            lambda body, fd: fork_helper(f"{self.name} [owners]", body, fd, self._close_in_child(), brief=True),
+            self._selector,
+            lambda found: self.partitions.hear_census(found, time.monotonic()),
         )
         self.history = History()
         self.debugging = Debugging()
@@ -265,7 +277,8 @@ class Supervisor:
             self._looked_at = now
             self._oom_kills.look(now)
         if not self.stopping:
-            self.partitions.ask_for_owners(self.loaded.settings.supervision.ownership_interval, now)
+            self.partitions.ask_for_owners(self.loaded.settings.supervision.ownership_interval, now, self._census)
+        self._census.keep(now)
         circumstances.look(self, now)
         for index in self.debugging.over(now):
             self._end_debug(index, "its time is over")
@@ -493,6 +506,7 @@ class Supervisor:
         self._notifier.excuse(2 * REHEARSAL_TIMEOUT)
         if self._listeners is not None:
             self._listeners.close()
+        self._census.close()
         waiters = [connection.socket.fileno() for connection in self._reload_waiters if connection.open]
         left = Heritage(
             settings=self.loaded.settings.model_dump(mode="json", exclude_none=True),
@@ -581,7 +595,7 @@ class Supervisor:
             processes.append(self._rehearsal.process)
         if self._listeners is not None:
             fds += self._listeners.fds
-        for process in [*processes, self._observing.process]:
+        for process in [*processes, self._observing.process, self._census.process]:
             if process is not None:
                 fds.append(process.pidfd)
                 if process.channel is not None:
@@ -749,6 +763,8 @@ class Supervisor:
         reason, detail = explain(worker, exit_, out_of_memory=out_of_memory)
         if out_of_memory or own_fault(worker, exit_, reason):
             self.partitions.suspect(worker)
+        if not graceful:
+            self.partitions.died(worker)
         if exit_.signal in exits.OWN_FAULTS:
             worker.backtrace = self._left_backtrace(worker, process.pid, now)
             self._write_incident(worker, process.pid, reason, f"died of {exit_.signal}")
@@ -884,6 +900,8 @@ class Supervisor:
             ours.append(self._observing.process.pid)
         if self._listeners is not None:
             ours += self._listeners.pids
+        if self._census.process is not None:
+            ours.append(self._census.process.pid)
         if self._rehearsal is not None:
             ours.append(self._rehearsal.process.pid)
         reap_strangers(ours)
@@ -900,6 +918,7 @@ class Supervisor:
             return
         self.stopping = True
         self._observing.retire()
+        self._census.close()
         self._waiting.refuse("the swarm is being stopped meanwhile")
         self._stopping_since = time.monotonic()
         self._notifier.send("STOPPING=1", "STATUS=stopping")
@@ -927,11 +946,20 @@ class Supervisor:
             self._inform(worker)
         connection.answer({"state": self.state, "held": held, "paused": self.partitions.pauses.facts()})
 
+    def _subscriptions(self) -> dict[str, list[Plan]]:
+        """By group. Imports the app where that is not loaded: in a child only, then."""
+        settings = self.loaded.settings.swarm
+        app = self.app
+        if app is None:
+            assert settings.app is not None
+            app = load_app(settings.app, self.loaded.base_dir)
+        return chosen_groups(app, settings)
+
     def _consumes(self, group: str | None, topic: str) -> bool:
         """Whether a subscription of the app, as far as it is known, means this topic."""
         if self.app is None:
             return True
-        chosen = chosen_groups(self.app, self.loaded.settings.swarm)
+        chosen = self._subscriptions()
         return any(plan.matches(topic) for name, plans in chosen.items() if group in (None, name) for plan in plans)
 
     def _hear_worker(self, worker: Worker) -> None:
@@ -941,9 +969,7 @@ class Supervisor:
         try:
             while data := process.channel.recv(1 << 20):  # more than the kernel lets through in one piece
                 message = json.loads(data)
-                if "census" in message:
-                    self.partitions.hear_census(worker, message["census"], time.monotonic())
-                elif "observed" in message:
+                if "observed" in message:
                     self.observed.heard(worker.index, message["observed"])
                 elif "answer" in message:
                     self._asking.hear(worker.index, process.pid, message)
@@ -1107,7 +1133,7 @@ class Supervisor:
             if not worker.ready_said and worker.board.state == "running":
                 worker.ready_said = True
                 self.bus.publish(events.WorkerReady(worker.index, worker.process.pid, now - worker.started_at))
-                self.partitions.look_again_soon(now)
+                self.partitions.came_up(now)
         if not self._ready_said and all(worker.exited_once or worker.came_up for worker in self.workers):
             self._ready_said = True
             self._notifier.send("READY=1")

@@ -16,9 +16,14 @@ from swarm.supervisor.suspects import Job, Suspects
 
 if TYPE_CHECKING:
     from swarm.bus import Bus
+    from swarm.supervisor.census import Census
 
 SECOND_LOOK: Final = 10.0
 """Seconds after which the owners of partitions are looked at again where one had none, or a worker has come up."""
+SOON: Final = 1.0
+"""The same where a worker has died while it gave partitions back: that these have no owner then is to be expected."""
+SOON_FOR: Final = 30.0
+"""Seconds after the successor has come up for which that is so."""
 LONGEST_NAME: Final = 249
 """Characters of a topic's name, by Kafka's rules, and of a group's, by ours."""
 
@@ -47,6 +52,9 @@ class Partitions:
         self._bus = bus
         self._tell = tell
         self._census_at = 0.0
+        self._left = False
+        """A worker has died while it gave partitions back, and none has come up since."""
+        self._soon_until = self._rest_until = 0.0
 
     def look(self) -> None:
         """Forget what has passed. In each pass."""
@@ -135,23 +143,31 @@ class Partitions:
 
     # -- partitions that nobody has ----------------------------------------------------------------------------------
 
-    def ask_for_owners(self, interval: float, now: float) -> None:
-        """Let one of the workers, which have clients, ask the broker now and then whether every partition has an owner."""
-        if not interval or now < self._census_at:
+    def ask_for_owners(self, interval: float, now: float, census: Census) -> None:
+        """Have the broker asked now and then, while somebody works, whether every partition has an owner."""
+        if not interval or now < self._census_at or now < self._rest_until or not any(map(_is_up, self._workers)):
             return
-        for worker in self._workers:
-            up = worker.process is not None and worker.board.state in ("running", "quiet") and not worker.terminated_at
-            if up and self._tell(worker, {"command": "census"}):
-                self._census_at = now + interval
-                return
+        if census.begin():
+            self._census_at, self._rest_until = now + interval, now + census.pause
 
-    def look_again_soon(self, now: float) -> None:
-        """A worker has come up: a death in the middle of a rebalance may have left partitions to nobody (docs/design.md)."""
-        self._census_at = min(self._census_at, now + SECOND_LOOK)
+    def died(self, worker: Worker) -> None:
+        """A worker has ended against all plans."""
+        self._left = self._left or any(group.giving_since for group in worker.board.groups())
 
-    def hear_census(self, worker: Worker, found: dict[str, Any], now: float) -> None:
-        """What a worker was told by the broker."""
+    def came_up(self, now: float) -> None:
+        """A worker has: a death in the middle of a rebalance may have left partitions to nobody (docs/design.md)."""
+        if self._left:
+            self._left, self._soon_until = False, now + SOON_FOR
+        self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        self._census_at = min(self._census_at, now + (SOON if now < self._soon_until else SECOND_LOOK))
+
+    def hear_census(self, found: dict[str, Any], now: float) -> None:
+        """What the broker has answered about a group."""
         self.unowned.error = found.get("error")
+        if now < self._soon_until:
+            self._look_again(now)
         if self.unowned.error is not None:
             return
         group, unowned = found["group"], found["unowned"]
@@ -166,6 +182,13 @@ class Partitions:
         for topic, partitions, seconds in self.unowned.told(group, unowned, now):
             self._bus.publish(events.PartitionUnowned(group, topic, tuple(partitions), seconds))
         if self.unowned.in_doubt():
-            self.look_again_soon(now)
+            self._look_again(now)
         if self.unowned.to_mend(group, now):
-            self._tell(worker, {"command": "rejoin", "group": group})
+            for worker in self._workers:
+                member = _is_up(worker) and any(view.group == group for view in worker.board.groups())
+                if member and self._tell(worker, {"command": "rejoin", "group": group}):
+                    return
+
+
+def _is_up(worker: Worker) -> bool:
+    return worker.process is not None and worker.board.state in ("running", "quiet") and not worker.terminated_at

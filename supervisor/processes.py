@@ -73,6 +73,7 @@ def load_children() -> None:
 
     import setproctitle  # noqa: F401
 
+    import swarm.admin
     import swarm.debugging
     import swarm.supervisor.exposition
     import swarm.supervisor.observer
@@ -295,20 +296,28 @@ def _watch(pid: int) -> int:
         raise
 
 
-def fork_listener(name: str, body: Callable[[socket.socket], int], dump_fd: int, close: Sequence[int]) -> Process:
-    """Fork the child that runs an application's listeners; `body` gets its end of the channel."""
+def fork_helper(
+    title: str, body: Callable[[socket.socket], int], dump_fd: int, close: Sequence[int], *, brief: bool = False
+) -> Process:
+    """Fork a child that does something for the supervisor; `body` gets its end of the channel. brief: it ends with the supervisor, at once, and
+    prints nothing; else it sees by the channel's end that the supervisor has gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
+    parent = os.getpid()
 
-    def be_listener() -> int:
+    def be_helper() -> int:
         import setproctitle
 
         ours.close()
         _become_child(close, dump_fd, wakeup=False)
-        setproctitle.setproctitle(f"swarm: {name} [listeners]")
+        if brief:
+            _die_with_parent(parent)
+            for number in (1, 2):
+                os.dup2(0, number)
+        setproctitle.setproctitle(f"swarm: {title}")
         return body(theirs)
 
-    pid = _fork(be_listener)
+    pid = _fork(be_helper)
     theirs.close()
     return Process(pid, _watch(pid), ours)
 
@@ -343,7 +352,7 @@ def _become_child(close: Sequence[int], dump_fd: int, *, wakeup: bool = True) ->
     for fd in close:
         with contextlib.suppress(OSError):
             os.close(fd)
-    null = os.open(os.devnull, os.O_RDONLY)
+    null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
     # Inherited as registered: to register it again would change the file but not install the handler anew.

@@ -562,6 +562,7 @@ class Group:
         assert self._client is not None
         if not self._bound:
             self._board.add(REBALANCES)
+            self._board.gives_back(self._slot, 0.0)
         self._refresh_membership()  # of the generation that the partitions are given in
         early = self._client.new_protocol
         if early:
@@ -681,6 +682,7 @@ class Group:
             return
         self._board.add(REBALANCES)
         began = self._clock()
+        self._board.gives_back(self._slot, began)
         lanes = self._begin_release(partitions, "revoked")
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
         # When we return, the client joins anew, and no commit is answered before that is: at a stop the others end with these.
@@ -703,6 +705,7 @@ class Group:
     def on_lost(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions were taken after we had been evicted: nothing can be committed; what runs ends unheard."""
         self._board.add(REBALANCES)
+        self._board.gives_back(self._slot, 0.0)
         lanes = self._begin_release(partitions, "lost")
         self._end_release(lanes)
         self._kept.difference_update(partitions)

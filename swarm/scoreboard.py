@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 _MAGIC: Final = 0x6B73776172_0000 + LAYOUT_VERSION
 
 STATES: Final = ("none", "starting", "running", "quiet", "stopping", "stopped")
@@ -145,7 +145,7 @@ _HIST_AT: Final = 64
 _HIST_WORDS: Final = 32  # buckets (16), then the sum (float) and the count
 MAX_GROUPS: Final = 64
 _GROUP_AT: Final = _HIST_AT + _HIST_WORDS * len(HISTOGRAMS)
-_GROUP_WORDS: Final = 8
+_GROUP_WORDS: Final = 9
 MAX_THREADS: Final = 384
 _THREAD_AT: Final = _GROUP_AT + MAX_GROUPS * _GROUP_WORDS
 _THREAD_WORDS: Final = 8
@@ -230,7 +230,8 @@ class GroupView:
     """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined. `stuck_since`: when the broker first answered
         of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
         of late its client was made anew after a fatal error. `contested`: how often of late another process had or took its seat. `error_at`:
-    when librdkafka last reported an error of the client, 0.0: never."""
+    when librdkafka last reported an error of the client, 0.0: never. `giving_since`: since when it gives partitions back and the group has
+    not answered, 0.0: it does not."""
 
     group: str
     poll_at: float
@@ -240,6 +241,7 @@ class GroupView:
     rebuilds: int = 0
     contested: int = 0
     error_at: float = 0.0
+    giving_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +417,10 @@ class Scoreboard:
         """The group's client has reported an error."""
         self.floats[_GROUP_AT + slot * _GROUP_WORDS + 7] = at
 
+    def gives_back(self, slot: int, since: float) -> None:
+        """Since when partitions are given back while the group waits for it; 0.0: it has answered with an assignment."""
+        self.floats[_GROUP_AT + slot * _GROUP_WORDS + 8] = since
+
     def add_thread(self, name: str, ident: int | None = None) -> None:
         """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins."""
         with self._lock:
@@ -579,6 +585,7 @@ class Scoreboard:
                     int(self.ints[at + 5]),
                     int(self.ints[at + 6]),
                     self.floats[at + 7],
+                    self.floats[at + 8],
                 )
             )
         return result

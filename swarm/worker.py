@@ -28,13 +28,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import setproctitle
 
 from swarm import allocator, app_metrics, events, exits, journal
-from swarm.admin import take_census
 from swarm.app import App
 from swarm.bus import Bus, Listeners
-from swarm.client import common_properties, producer_properties
+from swarm.client import producer_properties
 from swarm.commits import Offsets, Texts
 from swarm.dispatch import Dispatcher
-from swarm.errors import SwarmError, describe
+from swarm.errors import SwarmError
 from swarm.flow import Bucket
 from swarm.group import Group
 from swarm.inspection import Inspection
@@ -43,7 +42,6 @@ from swarm.loading import app_problems, load_app, own_frames, secrets_of
 from swarm.logs import Log
 from swarm.membership import group_properties
 from swarm.observations import Observations
-from swarm.ownership import unowned
 from swarm.pauses import Pauses
 from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
@@ -178,8 +176,7 @@ class Runtime:
         self.pauses = Pauses(birth.pauses)
         self.concurrency = settings.worker.concurrency
         self.standing_timeout = settings.supervision.standing_timeout
-        self._everybodys = chosen_groups(app, settings.swarm)
-        self._chosen = placed(self._everybodys, birth.index)
+        self._chosen = placed(chosen_groups(app, settings.swarm), birth.index)
         self._plans = [plan for plans in self._chosen.values() for plan in plans]
         self.exactly_once = any(plan.exactly_once for plan in self._plans)
         self._buckets = {id(plan): Bucket(plan.rate_limit) for plan in self._plans if plan.rate_limit is not None}
@@ -188,7 +185,6 @@ class Runtime:
         self._seats_again_at = float("-inf")
         self.dead: list[str] = []
         self._threads: list[threading.Thread] = []
-        self._census: threading.Thread | None = None
         self._event_loop = EventLoop(self._name_thread)
         self.wait_async = self._event_loop.wait
         self.groups: list[Group] = []
@@ -412,25 +408,6 @@ class Runtime:
         self.log.set_level(level)
         self.bus.replace(self.log.event, _said(self.log))
 
-    def take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        """Find out which partitions of our groups nobody has, in a thread of its own; one at a time."""
-        if self._census is None or not self._census.is_alive():
-            self._census = threading.Thread(target=self._take_census, args=(answer,), name="census", daemon=True)
-            self._census.start()
-
-    def _take_census(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        # Without a name in the scoreboard, whose table of threads would be full after some hours of these.
-        for group, plans in self._everybodys.items():
-            properties = dict(self.settings.kafka)
-            for plan in plans:
-                properties.update(plan.kafka)
-            try:
-                found = unowned(take_census(common_properties(properties), group), plans)
-            except Exception as error:  # whatever it is: the worker has other things to do, and `status` says it
-                answer({"group": group, "error": describe(error)})
-            else:
-                answer({"group": group, "unowned": found})
-
     def stop(self, *, leave: bool) -> None:
         """Let every group drain and close."""
         with self.dispatcher.lock:
@@ -639,8 +616,6 @@ class _Main:
                 case "rejoin":
                     for group in self._runtime.groups:
                         group.rejoin_requested |= group.name == command["group"]
-                case "census":
-                    self._runtime.take_census(self._tell_census)
                 case "log_level":
                     self._runtime.set_log_level(command["level"])
                 case "memory":
@@ -657,10 +632,6 @@ class _Main:
     def _dump(self) -> None:
         # While we hold the interpreter's lock: the threads stand, so their frames can be read safely.
         faulthandler.dump_traceback(self._birth.dump_fd, all_threads=True)
-
-    def _tell_census(self, found: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the supervisor asks again
-            self._birth.channel.send(json.dumps({"census": found}).encode())
 
     def _tell_observations(self) -> None:
         self._runtime.strays.look_again()

@@ -210,6 +210,7 @@ class _Group:
         self._done: set[tuple[Place, int]] = set()
         self._processed: dict[tuple[Place, int], float] = {}
         self._open: dict[Place, list[_Run]] = defaultdict(list)
+        self._since: dict[str, float] = {}  # instance -> its first run
         self._failing: dict[str, set[int]] = defaultdict(set)  # instance -> what failed and was not done since
         self._before = self._predecessors() if semantics.by_key else {}
 
@@ -243,6 +244,7 @@ class _Group:
 
     def _begin(self, fact: Fact) -> None:
         run = _Run(fact)
+        self._since.setdefault(fact.instance, fact.at)
         self._check_alone(fact)
         within: set[int] = set()
         for offset in fact.offsets:
@@ -298,9 +300,13 @@ class _Group:
         ):
             return "revoked"
         # The second may also be the one that was frozen: it goes on where it was, and learns a moment later what it has lost.
-        return self._causes.of(former.pid, self._name, fact.place, former.at, fact.at) or self._causes.of(
+        cause = self._causes.of(former.pid, self._name, fact.place, former.at, fact.at) or self._causes.of(
             fact.pid, self._name, fact.place, fact.at, fact.at, ("partitions_lost", "client_rebuilt")
         )
+        if cause is None and self._since[fact.instance] < former.at:
+            died = self._causes.death(fact.pid)  # before it could learn, and say, what it had lost
+            cause = "crash" if died is not None and fact.at <= died <= fact.at + _LATER else None
+        return cause
 
     def _check_alone(self, fact: Fact) -> None:
         """No other job of this partition (or with one of these keys) is running."""

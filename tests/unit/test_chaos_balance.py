@@ -84,6 +84,11 @@ def sample(offset: int, asked: float, answered: float) -> Sample:
             [*ran([0, 1, 2], 1), *ran([1, 2], 4, pid=2)], {"log": [said("partitions_lost", 9)]}, id="a loss, said late"
         ),
         pytest.param(
+            [*ran([0], 1), *ran([1, 2], 9, pid=2), *ran([1, 2], 12)],
+            {"killed": {1: 13}},
+            id="who was frozen goes on, and is killed before it says what it has lost",
+        ),
+        pytest.param(
             [*ran([0], 1), *ran([2], 2)], {"semantics": AT_MOST_ONCE, "killed": {1: 1.7}}, id="cut off by a kill"
         ),
         pytest.param(
@@ -127,6 +132,7 @@ def test_a_sound_history_has_no_violation(facts: list[Fact], more: dict[str, obj
         (balance.REPEATED, [*ran([0, 1, 2], 1), *ran([2], 4)], {}),
         (balance.REPEATED, [*ran([0, 1, 2], 1), *ran([2], 4, pid=2)], {"log": [said("partitions_lost", 2, group="x")]}),
         (balance.REPEATED, [*ran([0, 1, 2], 1), *ran([2], 4, pid=2)], {"log": [said("partitions_revoked", 2)]}),
+        (balance.REPEATED, [*ran([0, 1, 2], 1), *ran([2], 4, pid=2)], {"killed": {2: 5.0}}),
         (balance.DISORDER, [*ran([1], 1), *ran([0], 2), *ran([2], 3)], {}),
         (balance.DISORDER, [fact("begin", [0], 1), fact("begin", [1], 2), *ran([0, 1, 2], 3)], {}),
         (balance.DISORDER, [*ran([2], 1), *ran([0, 1], 3)], {"semantics": AT_MOST_ONCE}),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Callable
+
+import psutil
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -54,3 +58,36 @@ def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_g
     assert (alarm["group"], alarm["topic"], alarm["partitions"]) == (daemon.group, orders, [2, 3])
     assert f"nobody in group {daemon.group} has {orders}/2,3" in shown
     assert [(each["topic"], each["partition"]) for each in listed] == [(orders, 2), (orders, 3)]
+
+
+def crash_who_asks(daemon: Daemon) -> bool:
+    """Abort the supervisor's child that asks the broker for owners, if there is one at this moment."""
+    for child in psutil.Process(daemon.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "[owners]" in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGABRT)
+                return True
+    return False
+
+
+def test_who_asks_for_owners_may_die_and_costs_no_worker(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """librdkafka's admin requests have ended their process in chaos. `status` says why nothing is known, and soon it is known again."""
+    orders = topic()
+    daemon = swarm_project(
+        APP.format(orders=orders), {"swarm": {"workers": 1}, "supervision": {"ownership_interval": 1.0}}
+    )
+    Recording(daemon.folder)
+    daemon.start().until_running()
+    before = [worker["pid"] for worker in daemon.workers()]
+
+    def error() -> str:
+        return daemon.status()["ownership"]["error"] or ""
+
+    daemon.wait_for(
+        lambda: crash_who_asks(daemon) and "ended: killed by SIGABRT" in error(), what="its death", within=60
+    )
+    daemon.wait_for(lambda: not error(), what="another look")
+    assert [worker["pid"] for worker in daemon.workers()] == before
+    assert daemon.stop() == 0
