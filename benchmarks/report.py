@@ -86,6 +86,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, Row, list[Row]]]:
             ("who", "messages/s", "range", "ratio to the bare loop", "CPU s per million", "peak memory", "to first"),
             _throughput,
         ),
+        "pairs": (("who", "against", "pace", "range", "processor time for a message", "range"), _pairs),
         "latency": (("rate", "who", "p50 ms", "p99 ms", "max ms", "p50 ratio", "p99 ratio"), _latency),
         "slices": (("who", "messages/s", "range"), _slices),
         "scaling": (("processes", "swarm, messages/s", "bare", "swarm against 1", "bare against 1", "ratio"), _scaling),
@@ -153,6 +154,18 @@ def _throughput(part: Mapping[str, Any]) -> list[Row]:
             )
         )
     rows += [(name, "failed", why, "", "", "", "") for name, why in part["failed"].items()]
+    return rows
+
+
+def _pairs(part: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    for pair, each in part["pairs"].items():
+        ours, _, theirs = pair.partition(" / ")
+        if "failed" in each:
+            rows.append((ours, theirs, "failed", each["failed"], "", ""))
+            continue
+        figures = [(f"{each[kind]['median']:.2f}", _range(each[kind], ".2f")) for kind in ("pace", "cpu")]
+        rows.append((ours, theirs, *figures[0], *figures[1]))
     return rows
 
 

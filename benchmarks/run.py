@@ -1,6 +1,6 @@
 """Measures the swarm, the bare client and what a user would pick instead, on one machine and in one run: docs/benchmarks.md.
 
-python benchmarks/run.py [WHAT …] [--save]     of all, or throughput, latency, slices, scaling, startup, takeover, idle
+python benchmarks/run.py [WHAT …] [--save]     of all, or throughput, pairs, latency, slices, scaling, startup, takeover, idle
 python benchmarks/run.py --quick               a minute: ratios within one run, against benchmarks/bounds.json; exit 1 for a clear loss
 python benchmarks/run.py --report              tables, plots and the README's table anew from the saved results
 """
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import guard
 import idle
 import latency
+import pairs
 import report
 import scaling
 import slices
@@ -77,6 +78,7 @@ def _measured(bootstrap: str, options: argparse.Namespace) -> dict[str, Any]:
 
 WHAT: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
     "throughput": lambda bootstrap, options: throughput.measure(bootstrap, options.messages, options.runs, _say),
+    "pairs": lambda bootstrap, options: pairs.measure(bootstrap, options.rounds, _say),
     "latency": lambda bootstrap, options: latency.measure(bootstrap, options.runs, _say),
     "slices": lambda bootstrap, options: slices.measure(bootstrap, options.runs, _say),
     "scaling": lambda bootstrap, options: scaling.measure(bootstrap, options.runs, _say),
@@ -96,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="draw tables and plots from the saved results")
     parser.add_argument("--messages", type=int, default=800_000, help="for throughput (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="of each contestant (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each of the pairs (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=9, help="for takeover (default: %(default)s)")
     parser.add_argument(
         "--idle-seconds", type=float, default=15.0, help="to watch an idle swarm (default: %(default)s)"
@@ -108,7 +111,7 @@ def _options() -> argparse.Namespace:
     for which in options.which:
         if which not in WHAT:
             parser.error(f"expected {', '.join(WHAT)}, got {which}")
-    for name, least in (("messages", 10_000), ("runs", 1), ("kills", 1)):
+    for name, least in (("messages", 10_000), ("runs", 1), ("rounds", 1), ("kills", 1)):
         if getattr(options, name) < least:
             parser.error(f"--{name}: expected {least} or more, got {getattr(options, name)}")
     return options

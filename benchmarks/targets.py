@@ -77,9 +77,12 @@ def _rate(results: Results, name: str) -> float:
 
 
 def _against(ours: str, theirs: str) -> Callable[[Results], float]:
-    """Ratios of the runs that belong together; their median."""
+    """The median ratio of runs that followed each other (`pairs`), where it was measured, else of those of one round."""
 
     def ratio(results: Results) -> float:
+        pair = results.get("pairs", {}).get("pairs", {}).get(f"{ours} / {theirs}", {})
+        if "pace" in pair:
+            return float(pair["pace"]["median"])
         found = results["throughput"]["contestants"]
         pairs = of_same_runs(found[ours]["runs"], found[theirs]["runs"])
         return statistics.median(pairs) if pairs else 1 / 0

@@ -98,33 +98,39 @@ class Start:
 
     def __call__(self, each: Contestant, messages: int) -> dict[str, Any]:
         """What its tally has written, with `to_first`: seconds from its start to its first message. Raises Failed."""
+        began = time.monotonic()
+        with self.running(each, {"BENCHMARK_MESSAGES": str(messages)}) as wait:
+            found = wait()
+        if "first_at" in found:
+            found["to_first"] = found["first_at"] - began
+        return found
+
+    @contextmanager
+    def running(self, each: Contestant, more: Mapping[str, str]) -> Iterator[Callable[[], dict[str, Any]]]:
+        """It runs as long as the context, with a group of its own; what is handed out waits for its result. Raises Failed."""
         fresh = uuid.uuid4().hex[:8]
         path = self._place / f"result-{fresh}"
         environment = {
             **self._environment,
             **each.environment,
-            "BENCHMARK_MESSAGES": str(messages),
+            **more,
             "BENCHMARK_RESULT": str(path),
             "BENCHMARK_GROUP": f"group-{fresh}",
         }
-        began = time.monotonic()
         if each.kind == "ours":
             with (
                 contestant.swarm(each.script, self._place, self._bootstrap, each.settings, environment) as daemon,
                 scraped(daemon.settings["observer"]["port"]) if each.scraped else nullcontext(),
             ):
-                found = contestant.result(path, self._within, lambda: daemon.exit_code is None, daemon.story)
-        else:
-            properties = self._same if each.same_properties else self._defaults
-            environment["BENCHMARK_PROPERTIES"] = json.dumps({**properties, "group.id": f"group-{fresh}"})
-            errors = self._place / f"errors-{fresh}"
-            with contestant.program(each.script, environment, each.peer, errors) as process:
-                found = contestant.result(
-                    path, self._within, lambda: process.poll() is None, lambda: errors.read_text(errors="replace")
-                )
-        if "first_at" in found:
-            found["to_first"] = found["first_at"] - began
-        return found
+                yield lambda: contestant.result(path, self._within, lambda: daemon.exit_code is None, daemon.story)
+            return
+        properties = self._same if each.same_properties else self._defaults
+        environment["BENCHMARK_PROPERTIES"] = json.dumps({**properties, "group.id": f"group-{fresh}"})
+        errors = self._place / f"errors-{fresh}"
+        with contestant.program(each.script, environment, each.peer, errors) as process:
+            yield lambda: contestant.result(
+                path, self._within, lambda: process.poll() is None, lambda: errors.read_text(errors="replace")
+            )
 
 
 @contextmanager

@@ -1,20 +1,26 @@
 """Times a contestant from inside: from its first message to its last. Knows no Kafka.
 
 The environment says how many messages count (BENCHMARK_MESSAGES; the topic may hold more) and where the result goes
-(BENCHMARK_RESULT). Nothing but the standard library, for every contestant imports it, and 3.11 of it.
+(BENCHMARK_RESULT); or, with BENCHMARK_PROGRESS, where it is to be seen all the time how many there were. Nothing but the standard library, for every contestant imports it, and 3.11 of it.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
+import struct
 import threading
 import time
 from itertools import count
 
 MESSAGES = int(os.environ.get("BENCHMARK_MESSAGES", "0"))
 _TICK = os.sysconf("SC_CLK_TCK")
+PROGRESS = struct.Struct("=qq")
+"""The process that counts, and its count."""
+_EVERY = 64
+"""So many single messages are one step of the progress."""
 
 
 class Tally:
@@ -28,6 +34,7 @@ class Tally:
         self._ended = False
         self._began = 0.0
         self._cpu_before = 0.0
+        self._progress: mmap.mmap | None = None
 
     def add(self, messages: int) -> None:
         """So many more were processed: once for each batch."""
@@ -35,6 +42,8 @@ class Tally:
             if not self._seen:
                 self.begin()
             self._seen += messages
+            if self._progress is not None:
+                PROGRESS.pack_into(self._progress, 0, os.getpid(), self._seen)
             if self._seen >= MESSAGES and not self._ended:
                 self._ended = True
                 self.end(self._seen)
@@ -44,10 +53,15 @@ class Tally:
         number = next(self._numbers)
         if number == 1:
             self.begin()
+        if self._progress is not None and number % _EVERY == 0:
+            PROGRESS.pack_into(self._progress, 0, os.getpid(), number)
         if number == MESSAGES:
             self.end(number)
 
     def begin(self) -> None:
+        if path := os.environ.get("BENCHMARK_PROGRESS"):
+            with open(path, "r+b") as file:
+                self._progress = mmap.mmap(file.fileno(), PROGRESS.size)
         self._began = time.monotonic()
         self._cpu_before = self._cpu()
 

@@ -336,7 +336,7 @@ def test_a_producer_that_is_refused_for_good_is_replaced_before_the_next_run(sta
 @pytest.mark.parametrize(
     ("user", "limit", "expected"),
     [
-        ({}, 300.0, {"transaction.timeout.ms": 310_000, "linger.ms": 0, "retry.backoff.ms": 5}),
+        ({}, 300.0, {"transaction.timeout.ms": 310_000, "linger.ms": 5, "retry.backoff.ms": 5}),
         ({}, 5.0, {"transaction.timeout.ms": 60_000}),
         ({}, 0.0, {"transaction.timeout.ms": 900_000}),
         (
