@@ -1012,8 +1012,12 @@ class Group:
         assert self._client is not None
         began = self._clock()
         deadline = began + LAST_COMMIT
+        taken_back = False
         while self._fatal is None:
             open_ = [lane for lane in lanes if not lane.lost and lane.uncommitted]
+            if open_ and self._not_aside == "" and not taken_back:
+                # An older commit was carried out after the transaction: the connection answers again, so the newer one gets its time.
+                taken_back, deadline = True, self._clock() + LAST_COMMIT
             if not open_ and not self.commits.is_behind:
                 return True
             if self._clock() >= deadline:

@@ -653,11 +653,15 @@ class Checker:
 
     def _on_commit_failed(self, event: Event) -> None:
         process = self._process(event)
-        for topic, number, _ in event["offsets"]:
+        for topic, number, offset in event["offsets"]:
             key = (event["group"], topic, number)
             partition = self._partitions.get(key)
             if partition is None:
                 continue
+            if (
+                offset == partition.acknowledged
+            ):  # it was confirmed, taken back by an older one, and could not be repeated
+                partition.acknowledged = 0
             self._cause(partition, process, f"commit failed ({event.get('code')})", within=False)
             assignment = process.holds.get(key)
             if assignment is not None:

@@ -500,6 +500,18 @@ def test_a_commit_that_went_back_is_found() -> None:
     assert history.broken(committed=5) == []
 
 
+def test_a_commit_that_was_taken_back_and_is_said_not_to_hold_did_not_go_back() -> None:
+    """An older one was carried out after it, and it could not be repeated: `commit_failed` names what the broker had confirmed."""
+    history = one_worker()
+    history.run(7, 0, 9)
+    history.commit(7, 10)
+    history.commit(7, 5)
+    assert history.broken(committed=5) == ["commit_went_back"]
+
+    history.refuse(7, 10)
+    assert history.broken(committed=5) == []
+
+
 # -- what was asked for ------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ class Silent(FakeClient):
     """Its commits without waiting are carried out when `speaks_at` has come, and answered then; time passes while it is polled."""
 
     speaks_at = float("inf")
+    again_after: float | None = None
+    """So long after that it speaks the next time."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage.broker, stage.group)
@@ -42,6 +44,8 @@ class Silent(FakeClient):
     def _speak(self) -> None:
         if self.stage.now >= self.speaks_at:
             kept, self.kept = self.kept, []
+            if kept and self.again_after is not None:
+                self.speaks_at = self.stage.now + self.again_after
             for offsets, metadata in kept:
                 super().commit_soon(offsets, metadata)
 
@@ -104,6 +108,20 @@ def test_an_older_commit_that_comes_late_is_followed_by_the_newer_one(aside: lis
         assert aside == [((TOPIC, 0, 5),)]
         assert stage.broker.committed[(TOPIC, 0)] == 5
         assert client.closed
+
+
+def test_the_newer_one_has_its_time_after_that(aside: list[Any]) -> None:
+    """Not what is left of the older one's: the answer is known to come now, and without it what was done is repeated."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        stage.group.commits.send(cast(Any, client))
+        stage.broker.logs[(TOPIC, 0)].extend(range(2, 5))
+        stage.settle()
+        client.speaks_at, client.again_after = stage.now + 2.0, 3.0
+        stage.stop()
+
+        assert stage.broker.committed[(TOPIC, 0)] == 5
+        assert not [event for event in stage.events if isinstance(event, events.CommitFailed)]
 
 
 def test_an_older_commit_that_never_comes_ends_with_the_client(aside: list[Any]) -> None:

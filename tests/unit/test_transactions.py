@@ -355,3 +355,24 @@ def test_a_transactional_producer_outlives_the_longest_job_and_the_user_wins(
 
     assert {name: made[name] for name in expected} == expected
     assert "enable.idempotence" not in made
+
+
+def test_what_follows_an_abort_has_an_epoch_of_its_own(stage: Stage) -> None:
+    """A marker of the abort that comes late to a partition undoes what was written there under the same epoch."""
+    transaction = stage.begin()
+    transaction.produce("invoices", "x")
+    transaction.abort()
+    stage.begin()
+
+    assert len(stage.made) == 2
+
+
+def test_what_brokers_do_not_know_of_needs_none(stage: Stage) -> None:
+    """Nothing was produced or committed in it; nor is an epoch spent on a commit."""
+    stage.begin().abort()
+    transaction = stage.begin()
+    transaction.produce("invoices", "x")
+    transaction.commit(7)
+    stage.begin()
+
+    assert len(stage.made) == 1
