@@ -49,7 +49,11 @@ def _watch(bootstrap: str, count: int, seconds: float, say: Callable[[str], None
             say(f"idle: {count} workers run after {joined:.1f} s; watching for {seconds:g} s")
             time.sleep(SETTLE)
             workers = {worker["pid"] for worker in daemon.workers()}
-            others = {child.pid for child in psutil.Process(daemon.pid).children()} - workers
+            others = {
+                child.pid
+                for child in psutil.Process(daemon.pid).children()
+                if any("[observer]" in part for part in child.cmdline())
+            }
             groups = {"supervisor": {daemon.pid}, "observer": others, "worker": workers, "bare_consumer": {bare.pid}}
             before = {pid: _cpu(pid) for pids in groups.values() for pid in pids}
             began = time.monotonic()
