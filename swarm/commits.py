@@ -270,14 +270,16 @@ class Commits:
         return [error] if error is not None else list(refused.values())
 
     @property
-    def is_behind(self) -> bool:
-        """Whether a commit is under way that would take back what was committed since."""
+    def behind(self) -> Offsets:
+        """What was committed since, and would be taken back by a commit that is still under way."""
         with self._dispatcher.lock:
-            return any(
-                (lane := self._lanes.get((topic, partition))) is not None and offset < lane.committed
+            found = {
+                (topic, partition, lane.committed)
                 for _, offsets, _ in self._sent
                 for topic, partition, offset in offsets
-            )
+                if (lane := self._lanes.get((topic, partition))) is not None and offset < lane.committed
+            }
+        return tuple(sorted(found))
 
     def commit_aside(
         self, client: Client, lanes: Iterable[Lane], commit: Callable[[Offsets, Texts, object], None]

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
 from swarm.client import CLOSE_WITHIN, Client, Queued, Refusals, seat_error
-from swarm.commits import OUTLAST, Commits
+from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
 from swarm.handlers import wants_consumer
@@ -1018,14 +1018,14 @@ class Group:
             if open_ and self._not_aside == "" and not taken_back:
                 # An older commit was carried out after the transaction: the connection answers again, so the newer one gets its time.
                 taken_back, deadline = True, self._clock() + LAST_COMMIT
-            if not open_ and not self.commits.is_behind:
+            if not open_ and not self.commits.behind:
                 return True
             if self._clock() >= deadline:
                 return False
             if open_ and self._not_aside is None and self._clock() >= began + ASIDE_AFTER and not self._client.direct:
                 self._not_aside = self.commits.commit_aside(self._client, open_, self.runtime.commit_aside)
-                # What is still under way takes that back, if it comes: then it is answered, and done again. Else it ends with the client.
-                deadline = min(deadline, self._clock() + OUTLAST) if not self._not_aside else deadline
+                # What is still under way takes that back, if it comes: then it is answered, and done again. Else it ends with the process.
+                deadline = self._clock() + LAST_COMMIT if not self._not_aside else deadline
                 continue
             self.alive()
             self.commits.send(self._client)
@@ -1046,6 +1046,9 @@ class Group:
             if self._not_aside:
                 text += f", nor by a transaction: {self._not_aside}"
             self._bus.publish(events.CommitFailed(self.name, offsets, "_TIMED_OUT", text))
+        if behind := self.commits.behind:
+            text = "an older commit is still under way, and may take this one back"
+            self._bus.publish(events.CommitFailed(self.name, behind, "_IN_DOUBT", text))
 
     # -- for lanes ---------------------------------------------------------------------------------------------------
 
