@@ -154,8 +154,7 @@ class Group:
         self._one_topic: str | None = None
         for plan in self.plans:
             if plan.pattern is not None:
-                # librdkafka takes a subscription for a pattern when it begins with ^.
-                self._topics.append(plan.pattern if plan.pattern.startswith("^") else "^" + plan.pattern)
+                self._topics.append(_subscription(plan.pattern, properties))
             self._topics.extend(plan.topics)
         if len(self._topics) == 1 and self.plans[0].pattern is None:
             self._one_topic = self._topics[0]
@@ -1083,6 +1082,14 @@ def _sight(lane: Lane, now: float, *, fetching: bool) -> Sight:
         lane.fetch_next,
         max(lane.high, end if read == lane.fetch_next else -1),
     )
+
+
+def _subscription(pattern: str, properties: Mapping[str, Any]) -> str:
+    """A pattern as librdkafka wants it: it begins with ^. With the new protocol the broker looks for topics, whose whole name has to match
+    (KIP-848), where librdkafka is content with its beginning."""
+    if str(properties.get("group.protocol", "classic")).lower() == "consumer":
+        return f"^({pattern}).*"
+    return pattern if pattern.startswith("^") else "^" + pattern
 
 
 def _subscribed(group: str, plan: Plan, protocol: str) -> events.Subscribed:

@@ -40,7 +40,7 @@ def test_a_partition_that_a_killed_worker_was_giving_back_is_read_on_soon(
 ) -> None:
     """Two looks at the owners, a second apart and not ten, find that nobody has it; a worker joins again, and every message is handled."""
     orders = topic(partitions=2)
-    daemon = swarm_project(APP.format(orders=orders), {"swarm": {"workers": 1}, "worker": {"threads": 2}})
+    daemon = swarm_project(APP.format(orders=orders), {"swarm": {"workers": 1}, "worker": {"concurrency": 2}})
     daemon.expect_errors("partition_unowned", "worker_exited")
     recording = Recording(daemon.folder)
     for partition in (0, 1):
