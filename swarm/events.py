@@ -591,7 +591,7 @@ class MessageDeadLettered(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageDropped(Event):
-    """A message was given up without a dead letter topic (at-most-once only)."""
+    """Messages were given up without a dead letter: at-most-once where there is no topic for them, or because `decide` said `skip`."""
 
     LEVEL = "error"
 

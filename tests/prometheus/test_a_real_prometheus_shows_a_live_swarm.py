@@ -32,6 +32,8 @@ BY_PROMTOOL_ALONE = {
     "SwarmTransactionsAbort",  # takes a broker that fails in the middle of transactions, more than ten times
     "SwarmCommitsFail",  # takes a coordinator that refuses
     "SwarmSeatContested",  # takes a second daemon, and two minutes
+    "SwarmPartitionsUnserved",  # takes partitions that nobody notices, for minutes
+    "SwarmMessageCondemned",  # takes a message that kills its process three times
 }
 """Their causes are not injected here: only that their metrics are there is looked at."""
 
@@ -232,7 +234,7 @@ def test_alerts_fire_under_faults(broker: Broker, swarm: tuple[Daemon, Prometheu
         pid = daemon.wait_for(lambda: daemon.workers()[0]["pid"], what="a process of worker 0")
         os.kill(pid, signal.SIGKILL)
         daemon.wait_for_event("worker_exited", pid=pid)
-    until_it_fires("SwarmWorkersKeepDying", "SwarmWorkerDown")
+    until_it_fires("SwarmWorkersKeepDying", "SwarmWorkerDown", "SwarmWorkerCrashLoop")
 
     broker.stop()
     until_it_fires("SwarmClientErrors")

@@ -27,14 +27,15 @@ APP = """
 """
 
 
-@pytest.mark.parametrize("form", ["subscribe", "each"])
+@pytest.mark.parametrize(("form", "protocol"), [("subscribe", "classic"), ("each", "classic"), ("each", "consumer")])
 def test_at_most_once_never_repeats_a_message_neither_after_a_failure_nor_after_a_kill(
-    form: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    form: str, protocol: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
     """Offsets are committed before the run: what failed is dropped with an event, what a kill cut short is not run again."""
     orders = topic()
     daemon = swarm_project(
-        APP.format(topic=orders, form=form), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.05}}
+        APP.format(topic=orders, form=form),
+        {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.05}, "kafka": {"group.protocol": protocol}},
     )
     daemon.expect_errors("consume_failed", "message_dropped")
     recording = Recording(daemon.folder)

@@ -21,7 +21,7 @@ APP = """
 """
 
 
-@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "consumer"])
 @pytest.mark.parametrize("edge", [None, "earliest", "latest"])
 def test_an_offset_out_of_range_is_an_error_event_and_never_a_silent_jump(
     edge: str | None, strategy: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
@@ -30,7 +30,12 @@ def test_an_offset_out_of_range_is_an_error_event_and_never_a_silent_jump(
     orders = topic(partitions=2)
     daemon = swarm_project(
         APP.format(topic=orders, edge=repr(edge)),
-        {"swarm": {"workers": 1}, "kafka": {"partition.assignment.strategy": strategy}},
+        {
+            "swarm": {"workers": 1},
+            "kafka": {"group.protocol": "consumer"}
+            if strategy == "consumer"
+            else {"partition.assignment.strategy": strategy},
+        },
     )
     daemon.expect_errors("offset_out_of_range")
     recording = Recording(daemon.folder)

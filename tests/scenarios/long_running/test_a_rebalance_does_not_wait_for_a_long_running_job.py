@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -85,8 +87,15 @@ def test_a_rebalance_does_not_wait_for_a_long_running_job_and_drops_what_is_queu
     assert broker.committed(group) == {(orders, 0): 2, **{(orders, partition): 1 for partition in (1, 2, 3)}}
 
 
+@pytest.mark.parametrize(
+    "protocol", [{"heartbeat.interval.ms": 300}, {"group.protocol": "consumer"}], ids=["classic", "consumer"]
+)
 def test_a_partition_that_went_away_and_came_back_waits_for_the_long_running_job_it_left_behind(
-    broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
+    protocol: dict[str, object],
+    broker: Broker,
+    topic: Callable[..., str],
+    group: str,
+    swarm_project: Callable[..., Daemon],
 ) -> None:
     """With `cooperative-sticky`: another swarm joins, handles the partition and leaves; the old job neither commits nor is doubled."""
     orders = topic(partitions=2)
@@ -95,7 +104,7 @@ def test_a_partition_that_went_away_and_came_back_waits_for_the_long_running_job
             APP.format(topic=orders),
             {
                 "swarm": {"workers": 1, "group_id": group, "name": name},
-                "kafka": {"heartbeat.interval.ms": 300},
+                "kafka": protocol,
                 "worker": {"commit_interval": 0.1},
             },
             name=name,

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -26,14 +28,19 @@ APP = """
 """
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_exactly_once_holds_while_partitions_move_between_two_daemons(
-    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon], tmp_path: Path
+    protocol: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     """A second daemon joins the group in the middle of runs, and leaves again: each run is committed before its partition moves or is
     undone, so each input has one output; nothing runs twice but what a TransactionAborted event names."""
     orders, invoices = topic(partitions=4), topic(partitions=2)
     app = APP.format(orders=orders, invoices=invoices, fast=tmp_path / "fast")
-    settings = {"swarm": {"workers": 1, "group_id": f"group of {orders}"}, "worker": {"concurrency": 2}}
+    settings = {
+        "swarm": {"workers": 1, "group_id": f"group of {orders}"},
+        "worker": {"concurrency": 2},
+        "kafka": {"group.protocol": protocol},
+    }
     first, second = swarm_project(app, settings, name="first"), swarm_project(app, settings, name="second")
     records = [Recording(daemon.folder) for daemon in (first, second)]
     for partition in range(4):
