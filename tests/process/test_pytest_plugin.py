@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import uuid
 from pathlib import Path
+
+from tests.support.kafka import Broker
 
 APP = """
     import time
@@ -83,15 +86,19 @@ TESTS = """
 """
 
 
-def run(folder: Path, app: str, accidents: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, app: str, accidents: str, *options: str, topics: tuple[str, str] = ("orders", "receipts")
+) -> subprocess.CompletedProcess[str]:
     """pytest on a project of one application and one test, without anything of ours but the plugin."""
     tests = folder / "tests"
     tests.mkdir()
-    (tests / "shop.py").write_text(textwrap.dedent(app))
-    (tests / "test_shop.py").write_text(textwrap.dedent(TESTS).replace("ACCIDENTS", accidents))
+    orders, receipts = topics
+    for name, text in (("shop.py", app), ("test_shop.py", TESTS.replace("ACCIDENTS", accidents))):
+        named = text.replace('"orders"', repr(orders)).replace('"receipts"', repr(receipts))
+        (tests / name).write_text(textwrap.dedent(named))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SWARM_", "PYTEST_"))}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tests)],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tests), *options],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -108,6 +115,18 @@ def test_an_application_that_is_right_survives_every_accident(tmp_path: Path) ->
     )
 
     done = run(tmp_path, APP, accidents)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_it_does_so_on_a_kafka_that_runs(tmp_path: Path, broker: Broker) -> None:
+    """`--swarm-bootstrap`: static seats and fencing are those of production, with every accident that needs no broker of one's own."""
+    name = uuid.uuid4().hex[:8]
+    accidents = "; ".join(f"swarm.{each}" for each in ("kill()", "rebalance()", "freeze()", "thaw()"))
+    topics = (f"plugin-{name}-orders", f"plugin-{name}-receipts")
+
+    done = run(tmp_path, APP, accidents, "--swarm-bootstrap", broker.bootstrap, topics=topics)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout

@@ -157,3 +157,60 @@ def _said(daemon: Daemon, event: str, resource: str, remedy: str) -> None:
         lambda: [line for line in daemon.events(event) if resource in line["error"] and remedy in line["error"]],
         what=f"{event} with {remedy!r}",
     )
+
+
+EXACT = """
+    from swarm import App, Backoff
+    from recording import record
+
+    app = App("shop")
+
+    @app.subscribe("orders", delivery="exactly_once", backoff=Backoff(initial=0.2, maximum=0.5))
+    def copy(messages, consumer):
+        for message in messages:
+            record(message)
+            consumer.producer.produce("receipts", message.raw)
+"""
+
+
+def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
+    secured: SecuredBroker, group: str, swarm_project: Callable[..., Daemon]
+) -> None:
+    """The right to the transactional id, then the one to the topic of the outputs: nothing is lost meanwhile, and nothing comes out twice."""
+    daemon = swarm_project(
+        EXACT,
+        {
+            "swarm": {"workers": 1, "group_id": group},
+            "kafka": {
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": "app",
+                "sasl.password": "word",
+            },
+        },
+        bootstrap=secured.secured,
+    )
+    daemon.expect_errors("consume_failed", "transactional_producer_replaced", "transaction_aborted")
+    Recording(daemon.folder)
+    for name in ("orders", "receipts"):
+        secured.create_topic(name, 1)
+    secured.produce("orders", [(None, str(number)) for number in range(5)], 0)
+    secured.grant(READ, TOPIC, "orders")
+    secured.grant(READ, GROUP, group)
+
+    def said(what: str) -> bool:
+        names = ("transactional_producer_replaced", "transaction_aborted", "client_error", "consume_failed")
+        return any(what in line.get("error", "") for name in names for line in daemon.events(name))
+
+    daemon.start()
+    daemon.wait_for(lambda: said("Transactional Id authorization failed"), what="the transactional id to be said")
+    secured.grant(WRITE, ResourceType.TRANSACTIONAL_ID, "*")
+    daemon.wait_for(lambda: said("Topic authorization failed"), what="the output topic to be said")
+    assert secured.committed(group).get(("orders", 0), 0) == 0
+    secured.grant(WRITE, TOPIC, "receipts")
+    daemon.wait_for(lambda: secured.committed(group) == {("orders", 0): 5}, what="the end", within=60)
+    assert daemon.stop() == 0
+
+    outputs = [message.value() for message in secured.read_all("receipts", read_committed=True)]
+    assert outputs == [b"%d" % number for number in range(5)]
+    assert [event["restarts"] for event in daemon.events("worker_started")] == [0]

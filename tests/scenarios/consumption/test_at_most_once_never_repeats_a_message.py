@@ -93,3 +93,39 @@ def test_at_most_once_loses_nothing_by_a_graceful_stop(
 
     assert at_the_stop < 150
     assert recording.offsets(orders)[0] == list(range(150))
+
+
+LETTERS = """
+    from swarm import App, DeadLetter
+    from recording import record
+
+    app = App("shop")
+
+    @app.subscribe("{topic}", delivery="at_most_once", max_messages=10, dead_letter=DeadLetter("{dead}"))
+    def orders(messages):
+        for message in messages:
+            record(message)
+            if message.raw == b"3":
+                raise ValueError("no such customer")
+"""
+
+
+def test_at_most_once_sets_aside_all_of_a_failed_batch_that_may_be_undone(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Nothing runs again, so nobody can look for the message that failed: letters of the whole batch are better than a loss."""
+    orders, dead = topic(), topic()
+    daemon = swarm_project(LETTERS.format(topic=orders, dead=dead), {"swarm": {"workers": 1}})
+    daemon.expect_errors("consume_failed", "message_dead_lettered")
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, str(number)) for number in range(10)])
+
+    daemon.start()
+    daemon.wait_for(lambda: len(broker.read_all(dead)) == 10, what="the letters")
+    broker.produce(orders, [(None, "after")])
+    daemon.wait_for(lambda: recording.all(offset=10), what="the next message")
+    assert daemon.stop() == 0
+
+    offsets = [int(dict(letter.headers() or [])["swarm.source.offset"]) for letter in broker.read_all(dead)]
+    assert sorted(offsets) == [*range(10)]
+    assert recording.offsets(orders) == {0: [0, 1, 2, 3, 10]}
