@@ -12,15 +12,10 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from swarm import exits
-from swarm.admin import take_census
-from swarm.client import common_properties
-from swarm.errors import describe
-from swarm.ownership import unowned
-from swarm.plan import Plan
 from swarm.supervisor.backtraces import make_dump_file
 from swarm.supervisor.processes import Process, end, reap
 
@@ -43,7 +38,7 @@ class Census:
         selector: selectors.BaseSelector,
         hear: Callable[[Found], None],
     ) -> None:
-        """ask: what the child does (`ask_broker`), with what tells us of each group. fork: `processes.fork_helper`, which gets the file for
+        """ask: what the child does (`swarm.admin.tell_owners`), with what tells us of each group. fork: `processes.fork_helper`, which gets the file for
         the child's backtrace. hear: is told what was found, in the supervisor."""
         self._ask = ask
         self._fork = fork
@@ -132,25 +127,3 @@ class Census:
                 self._selector.unregister(process.channel)
         self.process = None
         process.close()
-
-
-def ask_broker(
-    groups: Callable[[], Mapping[str, Sequence[Plan]]], kafka: Mapping[str, Any], tell: Callable[[Found], None]
-) -> None:
-    """Find out which partitions of these groups nobody has. In the child. `groups` is called there, for it may have to import the app; kafka:
-    as set. Blocks for some 10 s a group at most."""
-    try:
-        asked = groups()
-    except BaseException as error:
-        tell({"group": "", "error": describe(error)})
-        return
-    for group, plans in asked.items():
-        properties = dict(kafka)
-        for plan in plans:
-            properties.update(plan.kafka)
-        try:
-            found = unowned(take_census(common_properties(properties), group), plans)
-        except Exception as error:
-            tell({"group": group, "error": describe(error)})
-        else:
-            tell({"group": group, "unowned": found})

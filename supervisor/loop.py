@@ -31,7 +31,7 @@ from swarm.selection import bound, chosen_groups, missing_workers
 from swarm.supervisor import circumstances, incidents, memory, memory_answer
 from swarm.supervisor.asking import Asking
 from swarm.supervisor.backtraces import Asked, Backtrace, Backtraces, Dumped, labels, make_dump_file
-from swarm.supervisor.census import Census, ask_broker
+from swarm.supervisor.census import Census, Found
 from swarm.supervisor.control import Connection, ControlServer
 from swarm.supervisor.deaths import explain, own_fault
 from swarm.supervisor.debugging import Debugging, misfit
@@ -205,8 +205,14 @@ class Supervisor:
             left.pauses if left is not None else words,
         )
         kafka = settings.kafka
+
+        def ask(tell: Callable[[Found], None]) -> None:
+            from swarm.admin import tell_owners
+
+            tell_owners(self._subscriptions, kafka, tell)
+
         self._census = Census(
-            lambda tell: ask_broker(self._subscriptions, kafka, tell),
+            ask,
             lambda body, fd: fork_helper(f"{self.name} [owners]", body, fd, self._close_in_child(), brief=True),
             self._selector,
             lambda found: self.partitions.hear_census(found, time.monotonic()),

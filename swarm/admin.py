@@ -1,13 +1,13 @@
-"""The port over confluent-kafka's AdminClient: asks the cluster about topics, groups and offsets. In workers, and in commands.
+"""The port over confluent-kafka's AdminClient: asks the cluster about topics, groups and offsets. In short-lived children, and in commands.
 
-Everything here blocks, for a few seconds at most: in a worker it is called after the fork and by a thread of its own, in a command after
-everything that forks.
+Everything here blocks, for a few seconds at most: it is called in a child of the supervisor (`supervisor/census.py`), and in a command
+after everything that forks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -25,7 +25,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # said in __a
     ResourceType,
 )
 
-from swarm.ownership import Census
+from swarm.client import common_properties
+from swarm.errors import describe
+from swarm.ownership import Census, unowned
+from swarm.plan import Plan
 
 PATIENCE: Final = 5.0
 """Seconds for the answer to a simple question."""
@@ -47,6 +50,28 @@ def take_census(properties: Mapping[str, Any], group: str) -> Census:
         frozenset((p.topic, p.partition) for m in described.members for p in m.assignment.topic_partitions),
         len(described.members),
     )
+
+
+def tell_owners(
+    groups: Callable[[], Mapping[str, Sequence[Plan]]], kafka: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """Find out which partitions of these groups nobody has. In the child. `groups` is called there, for it may have to import the app; kafka:
+    as set. Blocks for some 10 s a group at most."""
+    try:
+        asked = groups()
+    except BaseException as error:
+        tell({"group": "", "error": describe(error)})
+        return
+    for group, plans in asked.items():
+        properties = dict(kafka)
+        for plan in plans:
+            properties.update(plan.kafka)
+        try:
+            found = unowned(take_census(common_properties(properties), group), plans)
+        except Exception as error:
+            tell({"group": group, "error": describe(error)})
+        else:
+            tell({"group": group, "unowned": found})
 
 
 Place = tuple[str, int]

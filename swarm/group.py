@@ -320,6 +320,7 @@ class Group:
             and not lane.paused
             and not lane.out_of_range
             and not lane.closing
+            and lane.seek_to is None
         ]
         if drained:
             self._client.resume([lane.key for lane in drained])
@@ -571,7 +572,7 @@ class Group:
         starts = self._starts(partitions, TOPIC_PATIENCE)
         self._make_lanes(starts)
         if early:
-            self._client.begin((*key, offset) for key, offset in starts.items())
+            self._start_at_last(starts)
         else:
             self._client.take_up((*key, starts.get(key, UNKNOWN)) for key in partitions)
         self._startless.update(key for key in partitions if key not in starts)
@@ -670,9 +671,20 @@ class Group:
             return
         self._startless.difference_update(starts)
         self._make_lanes(starts)
-        for key in starts:
-            self._fetch_again(self.lanes[key])
+        self._start_at_last(starts)
         self._begin(starts)
+
+    def _start_at_last(self, starts: Iterable[tuple[str, int]]) -> None:
+        """Partitions that were taken up paused, without a start, are sought where they begin, and go on after that.
+
+        Not by giving them up and taking them up anew: where a revocation waits for our poll, librdkafka takes that for its answer, joins the
+        group anew, and what is still worked on is given to somebody else (chaos met it; `rd_kafka_cgrp_incremental_unassign`).
+        """
+        with self._dispatcher.lock:
+            for key in starts:
+                lane = self.lanes[key]
+                lane.seek_to, lane.client_paused = lane.start, True
+                self._seeks.append(lane)
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""
@@ -1047,7 +1059,7 @@ class Group:
             self._bus.publish(events.CommitFailed(self.name, offsets, "_TIMED_OUT", text))
         if behind := self.commits.behind:
             text = "an older commit is still under way, and may take this one back"
-            self._bus.publish(events.CommitFailed(self.name, behind, "_IN_DOUBT", text))
+            self._bus.publish(events.CommitFailed(self.name, tuple(behind), "_IN_DOUBT", text))
 
     # -- for lanes ---------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class Checker:
         self._partitions: dict[Key, Partition] = {}
         self._violations: list[Violation] = []
         self._judged_debug = False
+        self._doubted: list[Assignment] = []
+        """Those with a `doubt`."""
         self._late: list[Assignment] = []
         """Those with `late` commits."""
         self._supervisors: dict[str, int | None] = {}
@@ -86,6 +88,12 @@ class Checker:
             }
         )
         self._violations += [violation for assignment in self._late for _, violation in assignment.late]
+        # Who was frozen between the answer to where it begins and its first run learns at once that it has lost the partition.
+        self._violations += [
+            each.doubt
+            for each in self._doubted
+            if each.doubt is not None and not (each.end == "lost" and each.run is None)
+        ]
         self._end_of_processes()
         for partition in self._partitions.values():
             self._end_of_partition(partition, committed, held, complete)
@@ -220,11 +228,11 @@ class Checker:
                 partition.judged = min(partition.judged, start)
             self._passed(partition, start, "lost", f"{partition} was assigned at {start}", str(assignment))
             if start < partition.acknowledged and not self._reset(partition):
-                self._violation(
-                    "commit_went_back",
-                    f"{partition} was assigned at {start}, although the broker had confirmed {partition.acknowledged}",
-                    str(assignment),
+                text = (
+                    f"{partition} was assigned at {start}, although the broker had confirmed {partition.acknowledged}"
                 )
+                assignment.doubt = Violation("commit_went_back", text, (str(assignment),))
+                self._doubted.append(assignment)
             process.holds[key] = assignment
             partition.holders.append(assignment)
 

@@ -99,6 +99,8 @@ class Assignment:
     """At its end: the next offset behind all that may have been done, and so committed, in it."""
     late: list[tuple[int, Violation]] = field(default_factory=list)
     """At-most-once: what was committed after its end, and is a violation unless it is said to be dropped."""
+    doubt: Violation | None = None
+    """It began below what the broker had confirmed: a violation unless it is lost before its first run."""
     overlaps: list[Assignment] = field(default_factory=list)
     """Assignments of the same partition that began before this one ended."""
     pending: list[tuple[Run, Run, int, int]] = field(default_factory=list)

@@ -57,7 +57,8 @@ def test_a_partition_that_was_taken_up_without_a_start_is_read_from_the_start_th
     while time.monotonic() < until:
         assert client.fetch(100, 0.02) == [], "nothing is fetched before the start is known"
     for key in member.assigned:
-        client.fetch_again(key, [(*each, START) for each in member.assigned])
+        client.seek(*key, START)
+    client.resume(member.assigned)
     while len(first) < PARTITIONS and time.monotonic() < deadline:
         for message in client.fetch(1000, 0.1):
             first.setdefault(message.partition(), message.offset())

@@ -500,6 +500,23 @@ def test_a_commit_that_went_back_is_found() -> None:
     assert history.broken(committed=5) == []
 
 
+def test_a_start_that_was_learnt_before_a_freeze_is_none_if_the_partition_is_lost_at_once() -> None:
+    """It is said when the worker goes on, and others have committed meanwhile; with a run it is a regress like any other."""
+    lost, begun = one_worker(), one_worker()
+    for history in (lost, begun):
+        history.run(7, 0, 9)
+        history.commit(7, 10)
+        history.revoke(7)
+        history.start(8, 1)
+        history.assign(8, 5)
+    begun.run(8, 5, 9)
+    for history in (lost, begun):
+        history.lose(8)
+
+    assert lost.broken(committed=10) == []
+    assert "commit_went_back" in begun.broken(committed=10)
+
+
 def test_a_commit_that_was_taken_back_and_is_said_not_to_hold_did_not_go_back() -> None:
     """An older one was carried out after it, and it could not be repeated: `commit_failed` names what the broker had confirmed."""
     history = one_worker()
