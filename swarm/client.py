@@ -377,6 +377,15 @@ class Client:
             self._raw.assign(partitions)
         self._hold(starts)
 
+    def begin(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        """Fetch partitions that were taken up without a start, from these next offsets on. Only with cooperative protocols, and only from
+        within `on_assigned`: elsewhere it may be taken for the answer to a revocation."""
+        partitions = [TopicPartition(*start) for start in starts]
+        if partitions:
+            self._raw.incremental_unassign(partitions)
+            self._raw.incremental_assign(partitions)
+            self._raw.resume(partitions)  # what was paused stays so although it is assigned anew (measured)
+
     def _hold(self, starts: Iterable[tuple[str, int, int]]) -> None:
         unknown = [(t, p) for t, p, offset in starts if offset < 0]
         if unknown:

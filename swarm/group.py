@@ -320,7 +320,6 @@ class Group:
             and not lane.paused
             and not lane.out_of_range
             and not lane.closing
-            and lane.seek_to is None
         ]
         if drained:
             self._client.resume([lane.key for lane in drained])
@@ -572,7 +571,7 @@ class Group:
         starts = self._starts(partitions, TOPIC_PATIENCE)
         self._make_lanes(starts)
         if early:
-            self._start_at_last(starts)
+            self._client.begin((*key, offset) for key, offset in starts.items())
         else:
             self._client.take_up((*key, starts.get(key, UNKNOWN)) for key in partitions)
         self._startless.update(key for key in partitions if key not in starts)
@@ -680,11 +679,15 @@ class Group:
         Not by giving them up and taking them up anew: where a revocation waits for our poll, librdkafka takes that for its answer, joins the
         group anew, and what is still worked on is given to somebody else (chaos met it; `rd_kafka_cgrp_incremental_unassign`).
         """
-        with self._dispatcher.lock:
-            for key in starts:
-                lane = self.lanes[key]
-                lane.seek_to, lane.client_paused = lane.start, True
-                self._seeks.append(lane)
+        assert self._client is not None
+        for key in starts:
+            lane = self.lanes[key]
+            try:
+                self._client.seek(*key, lane.start)
+            except KafkaException:
+                self._fetch_again(lane)  # an error has stopped it: its topic was made again
+            else:
+                lane.client_paused = True  # `_resume_drained` lets it go on
 
     def on_revoked(self, partitions: list[tuple[str, int]]) -> None:
         """Partitions are taken, and we are still a member: end what runs, commit, then let go (librdkafka, in the poller thread)."""

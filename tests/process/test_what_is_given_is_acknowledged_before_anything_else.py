@@ -41,6 +41,7 @@ class Member(threading.Thread):
         self._client.take_up((*key, UNKNOWN) for key in partitions)
         if partitions:
             self._learn()
+        self._client.begin((*key, 0) for key in partitions)
         self.held |= {partition for _, partition in partitions}
 
     def on_revoked(self, partitions: Sequence[tuple[str, int]]) -> None:

@@ -37,6 +37,13 @@ class Watched(FakeClient):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return super().resolve(partitions, edges, timeout)
 
+    def begin(self, starts: Iterable[tuple[str, int, int]]) -> None:
+        starts = list(starts)
+        self.asked.append(("begin", [start for *_, start in starts]))
+        for topic, partition, offset in starts:
+            self.position[(topic, partition)] = offset
+            self.paused.discard((topic, partition))
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self.asked.append(("seek", offset))
         super().seek(topic, partition, offset)
@@ -57,7 +64,7 @@ def test_a_member_of_the_new_protocol_takes_up_first_and_asks_then(new: bool) ->
         stage.assign()
         stage.settle()
 
-        early = [("take up", [UNKNOWN]), "resolve", ("seek", 2)]
+        early = [("take up", [UNKNOWN]), "resolve", ("begin", [2])]
         assert client.asked == (early if new else ["resolve", ("take up", [2])])
         assert runs == [2]
 
@@ -80,7 +87,7 @@ def test_a_start_that_nobody_can_say_at_once_is_asked_for_later() -> None:
         stage.now += 1
         stage.settle()
 
-        done = [what for what in client.asked if what != "resolve"]
+        done = [what for what in client.asked if what not in ("resolve", ("begin", []))]
         assert done == [("take up", [UNKNOWN]), ("seek", 1)]
         assert runs == [1]
 
