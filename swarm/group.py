@@ -58,6 +58,9 @@ TOPIC_PATIENCE: Final = 1.0
 for a moment. After that (the topic was deleted, a broker is away) the others go on, and the rest is asked for beside them."""
 LONGEST_ASK: Final = 5.0
 """Seconds at most between two such questions, each of which may hold up the poller for 2 s."""
+LEARN_PATIENCE: Final = 0.5
+LEARN_AGAIN: Final = 1.0
+"""Seconds that a poller waits for the list of topics, and until it asks again."""
 STOP_SHARE: Final = 0.8
 """The part of `shutdown_timeout` after which a stop hurries: the rest is for the end of the process."""
 LEAST_GOODBYE: Final = 1.0
@@ -134,7 +137,8 @@ class Group:
         """Assigned partitions that are not fetched yet, because nobody could say where they begin."""
         self._ask_at = self._ask_delay = 0.0
         self._known: set[str] | None = None
-        """The topics that existed when we got our first partitions, for `initial_offset="latest"`; without those that went since."""
+        """The topics that existed before we got our first partitions, for `initial_offset="latest"`; without those that went since."""
+        self._learn_at = 0.0 if any(plan.initial_offset == "latest" for plan in self.plans) else float("inf")
         self._appeared: set[str] = set()
         self._joined_at = 0.0
         self._hold_since = 0.0
@@ -215,6 +219,8 @@ class Group:
             self.rejoin_requested = False
             self._rejoin()
         self._housekeeping(now)
+        if self._known is None and now >= self._learn_at:
+            self._learn_topics(now)
         if self._hold_back(now):
             return
         assert self._client is not None
@@ -649,6 +655,15 @@ class Group:
             else:
                 self._topic_missing(topic, self._clock())
         return starts
+
+    def _learn_topics(self, now: float) -> None:
+        """Before the first assignment, and not within its callback: confluent-kafka (2.16.1) forgets there, over this question, that a poll is
+        under way, and the next callback of that poll ends the process (an assertion in CallState_get; met once in a scenario)."""
+        assert self._client is not None
+        try:
+            self._known = self._client.topics(timeout=LEARN_PATIENCE) - self._appeared
+        except KafkaException:
+            self._learn_at = now + LEARN_AGAIN
 
     def _edge(self, topic: str) -> Edge:
         """Where a topic begins in which the group has no offset. One that appeared while we were there, at its beginning: what was

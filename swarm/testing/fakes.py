@@ -243,6 +243,9 @@ class FakeClient:
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self.position[(topic, partition)] = offset
 
+    def topics(self, timeout: float) -> set[str]:
+        return {topic for topic, _ in self._kafka.logs}
+
     def high_watermark(self, topic: str, partition: int) -> int:
         log = self._kafka.logs[(topic, partition)]
         return _offset(log[-1]) + 1 if log else 0

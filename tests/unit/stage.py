@@ -207,6 +207,9 @@ class FakeClient:
         self.broker.on_seek((topic, partition), offset)
         self.position[(topic, partition)] = offset
 
+    def topics(self, timeout: float) -> set[str]:
+        return {topic for topic, _ in self.broker.logs}
+
     def high_watermark(self, topic: str, partition: int) -> int:
         return max(self.broker.logs[(topic, partition)], default=-1) + 1
 

@@ -100,3 +100,26 @@ def iter_clock(stage: Stage) -> Any:
         return stage.now
 
     return clock
+
+
+class Counting(FakeClient):
+    """Counts how often it was asked for the topics."""
+
+    asked = 0
+
+    def topics(self, timeout: float) -> set[str]:
+        self.asked += 1
+        return super().topics(timeout)
+
+
+def test_which_topics_there_are_is_not_asked_from_within_a_callback() -> None:
+    """There the client forgets over it that a poll is under way, and the next callback of that poll ends the process."""
+    plan = make_plan(handler=lambda messages: None, topics=(TOPIC,), initial_offset="latest")
+    with on_stage(plan, range(4)) as stage:
+        client = stage.client = stage.group._client = cast(Any, Counting(stage.broker, stage.group))
+        stage.group._pass()
+        before = client.asked
+        stage.assign()
+        stage.settle()
+
+    assert (before, client.asked) == (1, 1)
