@@ -21,8 +21,13 @@ APP = """
 """
 
 
-@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "consumer"])
-@pytest.mark.parametrize("edge", [None, "earliest", "latest"])
+@pytest.mark.parametrize(
+    ("edge", "strategy"),
+    [
+        *((edge, strategy) for edge in (None, "earliest", "latest") for strategy in ("cooperative-sticky", "range")),
+        ("earliest", "consumer"),
+    ],
+)
 def test_an_offset_out_of_range_is_an_error_event_and_never_a_silent_jump(
     edge: str | None, strategy: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
