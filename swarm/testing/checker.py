@@ -20,6 +20,8 @@ from swarm.testing.violations import Violation
 
 RELEASE_MARGIN: Final = 0.05
 """Seconds between a job's end and the line that says it."""
+TOLD_WITHIN: Final = 10.0
+"""Seconds within which a worker that was frozen learns, when it goes on, that it has lost a partition which others have handled meanwhile."""
 LATE_START: Final = 1.0
 """Seconds after a loss in which one run may still begin: its thread had it in hand already, and a loss waits for nobody."""
 
@@ -94,6 +96,11 @@ class Checker:
             for each in self._doubted
             if each.doubt is not None and not (each.end == "lost" and each.run is None)
         ]
+        for process in self._everybody:
+            for key, assignment in process.holds.items():
+                for earlier, later, open_ in assignment.deferred:
+                    self._twice(self._partitions[key], earlier, later, open_)
+                assignment.deferred = []
         self._end_of_processes()
         for partition in self._partitions.values():
             self._end_of_partition(partition, committed, held, complete)
@@ -324,6 +331,12 @@ class Checker:
                 self._here(how),
             )
         assignment.overlaps = []
+        for first, second, repeated in assignment.deferred:
+            if how == "lost" and elapsed(second.at, self._at) <= TOLD_WITHIN:
+                self.repeated["by a worker that had lost the partition before"] += sum(b - a for a, b in repeated)
+            else:
+                self._twice(partition, first, second, repeated)
+        assignment.deferred = []
         pending, assignment.pending = assignment.pending, []
         for earlier, later, start, end in pending:
             self._explain(partition, earlier, later, start, end)
@@ -708,6 +721,13 @@ class Checker:
             if not assignment.end:
                 assignment.pending += [(earlier, later, low, high) for low, high in open_]
                 return
+            if not later.assignment.end and partition.semantics.delivery != "at_most_once":
+                later.assignment.deferred.append((earlier, later, open_))
+                return
+        self._twice(partition, earlier, later, open_)
+
+    def _twice(self, partition: Partition, earlier: Run, later: Run, open_: list[Range]) -> None:
+        asked_only = partition.semantics.delivery == "at_most_once"
         self._violation(
             "at_most_once" if asked_only else "twice",
             f"{partition}: {shown(open_)} handled again" + ("" if asked_only else ", and no cause is recorded"),

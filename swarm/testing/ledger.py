@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from swarm.testing.ranges import Ranges
+from swarm.testing.ranges import Range, Ranges
 from swarm.testing.semantics import Semantics
 from swarm.testing.violations import Violation
 
@@ -99,6 +99,8 @@ class Assignment:
     """At its end: the next offset behind all that may have been done, and so committed, in it."""
     late: list[tuple[int, Violation]] = field(default_factory=list)
     """At-most-once: what was committed after its end, and is a violation unless it is said to be dropped."""
+    deferred: list[tuple[Run, Run, list[Range]]] = field(default_factory=list)
+    """Repetitions by its runs of what others have given up in good order: violations unless it is told of a loss soon."""
     doubt: Violation | None = None
     """It began below what the broker had confirmed: a violation unless it is lost before its first run."""
     overlaps: list[Assignment] = field(default_factory=list)

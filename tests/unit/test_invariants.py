@@ -517,6 +517,24 @@ def test_a_start_that_was_learnt_before_a_freeze_is_none_if_the_partition_is_los
     assert "commit_went_back" in begun.broken(committed=10)
 
 
+def test_who_was_frozen_goes_on_with_what_it_had_until_it_learns_of_the_loss() -> None:
+    """Others have handled it meanwhile and given it back in good order: a repetition with a cause if the loss is said later, else without."""
+    told, untold = one_worker(), one_worker()
+    for history in (told, untold):
+        history.start(8, 1)
+        history.assign(8, 0)
+        history.run(8, 0, 9)
+        history.commit(8, 10)
+        history.revoke(8)
+        history.begin(7, 5, 9)
+        history.end(7, 5, 9)
+    told.lose(7)
+    untold.revoke(7)
+
+    assert told.broken(committed=10) == []
+    assert untold.broken(committed=10) != []
+
+
 def test_a_commit_that_was_taken_back_and_is_said_not_to_hold_did_not_go_back() -> None:
     """An older one was carried out after it, and it could not be repeated: `commit_failed` names what the broker had confirmed."""
     history = one_worker()
