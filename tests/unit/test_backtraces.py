@@ -132,7 +132,7 @@ def test_a_process_that_answers_gets_no_signal(dump_file: int, signals: list[int
     all_of_them.collect(dump.asked_at + 0.1)
     os.write(dump_file, b"Thread 2\n")
     all_of_them.collect(dump.asked_at + ANSWER_WITHIN + 1.0)
-    all_of_them.collect(dump.asked_at + ANSWER_WITHIN + 1.0 + QUIET_FOR)
+    all_of_them.collect(dump.asked_at + ANSWER_WITHIN + 1.0 + QUIET_FOR + 0.01)
 
     assert texts == ["Thread 1\nThread 2\n"]
     assert signals == []
