@@ -84,8 +84,9 @@ class _Runner:
         self._path = place / f"progress-{uuid.uuid4().hex[:8]}"
         self._path.write_bytes(bytes(PROGRESS.size))
         stack.enter_context(start.running(named(name), {"BENCHMARK_PROGRESS": str(self._path)}))
+        self._pid = self._count = 0
         deadline = time.monotonic() + _WITHIN
-        while not self.count:
+        while not (self.count and self._pid):
             if time.monotonic() > deadline:
                 raise Failed(f"{name}: no message within {_WITHIN:g} s")
             time.sleep(0.002)
@@ -97,12 +98,11 @@ class _Runner:
 
     @property
     def count(self) -> int:
-        """Messages so far."""
-        return int(PROGRESS.unpack(self._path.read_bytes())[1])
-
-    @property
-    def _pid(self) -> int:
-        return int(PROGRESS.unpack(self._path.read_bytes())[0])
+        """Messages so far. Whoever is written to at this moment is zero for an instant: never less than before."""
+        pid, count = PROGRESS.unpack(self._path.read_bytes())
+        self._pid = pid or self._pid
+        self._count = max(self._count, count)
+        return self._count
 
     def turn(self, *, counts: bool) -> None:
         """Let it work for a moment."""
