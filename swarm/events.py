@@ -750,7 +750,8 @@ class OffsetsCommitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class CommitFailed(Event):
-    """The broker refused or did not answer; what is still ours is tried again."""
+    """The broker refused or did not answer; what is still ours is tried again. `code` `_IN_DOUBT`: it was committed at the stop, and an older
+    one that is still under way may take it back."""
 
     LEVEL = "warning"
 
