@@ -409,6 +409,7 @@ class Client:
             if p.metadata:
                 self.metadata[(p.topic, p.partition)] = p.metadata
         missing = [key for key, offset in found.items() if offset < 0]
+        self._resolved.difference_update(missing)  # a topic of this name was deleted meanwhile, and its offsets with it
         fixed: dict[tuple[str, int], int] = {}
         for topic in {topic for topic, _ in missing}:
             wanted = {p for t, p in missing if t == topic}
@@ -467,6 +468,7 @@ class Client:
         if kept:
             with self._seen_alive():
                 refused |= _refusals(self._raw.commit(offsets=positions(kept, metadata), asynchronous=False) or ())
+        self._resolved.update(offset[:2] for offset in kept if offset[:2] not in refused)
         return refused
 
     @contextmanager

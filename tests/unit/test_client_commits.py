@@ -17,6 +17,7 @@ class Raw:
     def __init__(self, held: dict[tuple[str, int], int]) -> None:
         self.held = held
         self.is_silent = False
+        self.refuses = False
         self.patience: list[float] = []
         self.commits: list[list[tuple[str, int, int]]] = []
 
@@ -31,6 +32,8 @@ class Raw:
 
     def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
         assert not asynchronous
+        if self.refuses:
+            raise KafkaException(KafkaError(KafkaError.REBALANCE_IN_PROGRESS))
         self.commits.append([(p.topic, p.partition, p.offset) for p in offsets])
         self.held |= {(p.topic, p.partition): p.offset for p in offsets}
         return offsets
@@ -62,6 +65,21 @@ def test_what_was_done_of_a_deleted_topic_is_not_committed_to_its_namesake(clien
 
     assert raw.commits == [[("clicks", 0, 3)]]
     assert {key: error.code() for key, error in refused.items()} == {("orders", 0): KafkaError.UNKNOWN_TOPIC_OR_PART}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_was_done_of_a_topic_that_was_made_again_is_committed(client: Client, raw: Raw, refuses: bool) -> None:
+    """Also where its start could not be committed, in the middle of a rebalance: there was no offset of this one that could go."""
+    del raw.held["orders", 0]
+    raw.refuses = refuses
+    assert client.resolve([("orders", 0)], {"orders": "earliest"}, timeout=1.0) == {("orders", 0): 0}
+    raw.refuses = False
+
+    assert client.commit_now([("orders", 0, 3)]) == {}
+
+    assert raw.held["orders", 0] == 3
+    del raw.held["orders", 0]
+    assert set(client.commit_now([("orders", 0, 9)])) == {("orders", 0)}  # gone once more
 
 
 def test_nothing_is_committed_with_waiting_while_nobody_answers(client: Client, raw: Raw) -> None:
