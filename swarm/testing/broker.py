@@ -154,25 +154,22 @@ class SwarmBroker:
     def read(self, topic: str, *, committed_only: bool = True) -> list[Message]:
         """All messages that are in a topic now, by partition and offset; `committed_only`: without those of aborted transactions."""
         messages: list[Message] = []
-        for found in self._read(topic, committed_only):
+        for found in self._read([(topic, number) for number in self._partitions(topic)], committed_only):
             messages += found
         return sorted(messages, key=_place)
 
     def contents(self, topics: Iterable[str], *, committed_only: bool = True) -> dict[tuple[str, int], Ranges]:
         """The offsets that topics hold, as the invariants want them; a topic that does not exist is left out."""
-        held: dict[tuple[str, int], Ranges] = {}
-        for topic in topics:
-            for number in self._partitions(topic):
-                held[(topic, number)] = Ranges()
-            if any(name == topic for name, _ in held):
-                for found in self._read(topic, committed_only):
-                    for number, offset in map(_place, found):
-                        held[(topic, number)].add(offset, offset + 1)
+        held = {place: Ranges() for place in self._places(topics)}
+        for found in self._read(list(held), committed_only):
+            for message in found:
+                number, offset = _place(message)
+                held[(str(message.topic()), number)].add(offset, offset + 1)
         return held
 
     def committed(self, group: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
         """(topic, partition) -> the group's next offset; partitions without one are left out."""
-        wanted = [TopicPartition(topic, number) for topic in topics for number in self._partitions(topic)]
+        wanted = [TopicPartition(topic, number) for topic, number in self._places(topics)]
         if not wanted:
             return {}
         consumer = self._consumer(group)
@@ -194,22 +191,24 @@ class SwarmBroker:
 
     # -- behind it ---------------------------------------------------------------------------------------------------
 
-    def _read(self, topic: str, committed_only: bool) -> Iterable[list[Message]]:
+    def _read(self, places: Sequence[tuple[str, int]], committed_only: bool) -> Iterable[list[Message]]:
+        if not places:
+            return
         consumer = self._consumer("swarm-testing", committed_only)
         try:
-            left = set(self._partitions(topic))
-            consumer.assign([TopicPartition(topic, number, _BEGINNING) for number in left])
+            left = set(places)
+            consumer.assign([TopicPartition(topic, number, _BEGINNING) for topic, number in places])
             deadline = time.monotonic() + PATIENCE
             while left:
-                assert time.monotonic() < deadline, f"partitions {sorted(left)} of {topic} were not read to their end"
+                assert time.monotonic() < deadline, f"partitions {sorted(left)} were not read to their end"
                 found = []
-                for message in consumer.consume(5000, 0.1):
+                for message in consumer.consume(5000, 0.02):
                     error = message.error()
                     if error is None:
                         found.append(message)
                         deadline = time.monotonic() + PATIENCE
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(_place(message)[0])
+                        left.discard((str(message.topic()), _place(message)[0]))
                     else:
                         raise KafkaException(error)
                 yield found
@@ -236,9 +235,18 @@ class SwarmBroker:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 2})
 
     def _partitions(self, topic: str) -> list[int]:
+        return [number for _, number in self._places([topic])]
+
+    def _places(self, topics: Iterable[str]) -> list[tuple[str, int]]:
+        """The partitions of topics, in order; one that does not exist has none."""
         # All topics: to ask for one would make it, on the embedded broker and where topics are made by themselves.
-        found = self._admin().list_topics(timeout=PATIENCE).topics.get(topic)
-        return sorted(found.partitions) if found is not None and found.error is None else []
+        there = self._admin().list_topics(timeout=PATIENCE).topics
+        return [
+            (topic, number)
+            for topic in topics
+            if (found := there.get(topic)) is not None and found.error is None
+            for number in sorted(found.partitions)
+        ]
 
 
 @contextlib.contextmanager

@@ -86,6 +86,15 @@ class Kafka:
         self._ask(lambda admin: admin.create_topics([new])[name])
         self._wait_for_partitions(name, partitions)
 
+    def create_topics(self, names: Iterable[str]) -> None:
+        """Many at once, with one partition each."""
+        new = [NewTopic(name, num_partitions=1, replication_factor=self.replicas) for name in names]
+        admin = AdminClient({"bootstrap.servers": self.direct})  # held until the answers are there
+        for answer in admin.create_topics(new).values():
+            answer.result(timeout=_ANSWER_WITHIN)
+        for topic in new:
+            self._wait_for_partitions(topic.topic, 1)
+
     def delete_topic(self, name: str) -> None:
         self._ask(lambda admin: admin.delete_topics([name])[name])
         wait_for(lambda: name not in self._topics(), _ANSWER_WITHIN, f"topic {name} to be gone")
@@ -211,7 +220,7 @@ class Kafka:
                 assert time.monotonic() < deadline, (
                     f"partitions {open_partitions} of {topic} were not read to their end"
                 )
-                for message in consumer.consume(1000, 0.1):
+                for message in consumer.consume(1000, 0.02):
                     error = message.error()
                     if error is None:
                         messages.append(message)
