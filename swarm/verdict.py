@@ -464,13 +464,12 @@ def succeeds(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
     return _at(partition, "predecessor", "warning", text)
 
 
-def busy(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
+def busy(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """Its handler has been running for long."""
-    jobs = [each for each in worker.jobs if _same(each, partition)]
-    if not jobs:
+    job = _oldest(worker, partition)
+    if job is None or (judged := _judged(job)) == _BRIEF:
         return None
-    job = max(jobs, key=lambda each: each.age)
-    return _at(partition, *_judged(job), running(job, worker))
+    return _at(partition, *judged, running(job, worker))
 
 
 def handed_over(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
@@ -518,9 +517,13 @@ def queued(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None
 
 def refused_commit(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """What is done is not committed."""
-    failure = _failure(worker, partition, "commit")
+    # One commit is for all partitions of a group, and what is remembered of its refusal names the first of them.
+    refusals = [each for each in worker.failures_seen if each.kind == "commit" and each.group == partition.group]
+    failure = min(refusals, key=lambda each: each.age, default=None)
     if failure is None or failure.age > RECENT or (partition.still_for or 0.0) < failure.age:
         return None
+    if partition.position is not None and partition.position <= (partition.committed or 0):
+        return None  # nothing of this one is open
     text = f"{partition.name} is worked on, but not committed: {_brief(failure.text)}, {spell(failure.age)} ago; a restart would repeat it"
     return _at(partition, "commit_refused", "warning", text)
 
@@ -545,6 +548,12 @@ def still(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
         "an open transaction may hide what is there from read_committed readers, or the handler does not mark what it has done"
     )
     return _at(partition, "still", "warning", text, f"swarmctl backtrace {worker.index}; swarmctl doctor")
+
+
+def at_work(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
+    """Its handler runs, for no longer than it may. Late in the ladder: who falls behind is nearly always at work, too."""
+    job = _oldest(worker, partition)
+    return _at(partition, *_BRIEF, running(job, worker)) if job is not None else None
 
 
 def nothing_to_do(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
@@ -583,6 +592,7 @@ LADDER: Final[tuple[Callable[[Swarm, Worker, Partition], Finding | None], ...]] 
     queued,
     refused_commit,
     falls_behind,
+    at_work,
     still,
     nothing_to_do,
     moves,
@@ -836,7 +846,16 @@ def _judged(job: Job) -> tuple[str, Level]:
         slow = slow or job.age > 1.0
     if slow and job.limit is not None:
         return "slow_job", "warning"
-    return ("slow_job", "note") if slow else ("running", "fine")
+    return ("slow_job", "note") if slow else _BRIEF
+
+
+_BRIEF: Final[tuple[str, Level]] = ("running", "fine")
+
+
+def _oldest(worker: Worker, partition: Partition) -> Job | None:
+    """What has been running there for longest."""
+    jobs = [each for each in worker.jobs if _same(each, partition)]
+    return max(jobs, key=lambda each: each.age, default=None)
 
 
 def _client_failure(worker: Worker, member: Member) -> Failure | None:

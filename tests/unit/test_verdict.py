@@ -286,7 +286,10 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
         "orders/3 has been in the queue of worker 1 for 9.0 s: its 1 processing threads are busy, orders/0 for 40 s in shop.py line 18",
     ),
     "commit_refused": (
-        replace(with_partition(still_for=30.0), failures_seen=(failure("commit", "COORDINATOR_NOT_AVAILABLE: no"),)),
+        replace(  # the refusal of a commit of several partitions is remembered with the first of them
+            with_partition(position=12, still_for=30.0),
+            failures_seen=(replace(failure("commit", "COORDINATOR_NOT_AVAILABLE: no"), partition=0),),
+        ),
         {},
         "orders/3 is worked on, but not committed: COORDINATOR_NOT_AVAILABLE: no, 12 s ago; a restart would repeat it",
     ),
@@ -318,6 +321,24 @@ def test_a_partition_is_judged_by_what_holds_it_up(rule: str) -> None:
 
     assert found.rule == rule
     assert text in found.text
+
+
+def test_a_refused_commit_is_no_matter_of_a_partition_without_anything_to_commit() -> None:
+    worker = replace(
+        with_partition(still_for=30.0), failures_seen=(failure("commit", "COORDINATOR_NOT_AVAILABLE: no"),)
+    )
+
+    assert of_partition(swarm_of(worker), "orders", 3)[0].rule == "no_lag"
+
+
+def test_a_partition_that_falls_behind_is_said_to_although_its_handler_runs() -> None:
+    """As it does nearly always; a batch that has been running for long is the better answer."""
+    behind = with_partition(phase="running", lag=1000, lag_trend=30.0, rate=100.0, watched=60.0, still_for=0.0)
+
+    def rule(age: float) -> str:
+        return of_partition(swarm_of(replace(behind, jobs=(replace(job(), age=age),))), "orders", 3)[0].rule
+
+    assert (rule(0.5), rule(40.0)) == ("falls_behind", "slow_job")
 
 
 def test_every_rule_of_the_ladder_has_its_case() -> None:
