@@ -496,6 +496,7 @@ class Supervisor:
 
     def _refuse_reload(self, why: str, connection: Connection | None = None) -> None:
         if not self.stopping:
+            self.reload_error = why
             self.bus.publish(events.ReloadRefused(why))
             self._notifier.send("READY=1")
         waiters, self._reload_waiters = self._reload_waiters, []
