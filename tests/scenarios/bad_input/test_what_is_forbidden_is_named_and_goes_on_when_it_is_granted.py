@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-expo
     ResourceType,
 )
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.ports import free_port
@@ -131,6 +132,7 @@ def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is
 
     secured.produce("open", [(None, "bad"), (None, "good")], 0)
     _said(daemon, "dead_letter_failed", "dead", "Grant this user Write on the topic dead")
+    assert "dead" in until(daemon, "dead_letter_undelivered", "open/0")["verdict"]
     secured.produce("open", [(None, "good")] * 2, 1)
     daemon.wait_for(lambda: len(recording.all(partition=1)) == 2, what="the other partition")
     secured.grant(WRITE, TOPIC, "dead")
@@ -140,12 +142,14 @@ def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is
     secured.produce("open", [(None, "commit")], 1)
     daemon.wait_for(lambda: recording.all("commit-False"), what="the refused commit")
     _said(daemon, "commit_failed", group, f"Grant this user Read on the group {group}")
+    refused = until(daemon, "commit_refused", "open/1")["verdict"]
     secured.grant(READ, GROUP, group)
     everything = {("open", 0): 5, ("open", 1): 3, ("closed", 0): 3}
     daemon.wait_for(lambda: secured.committed(group) == everything, what="every offset")
     daemon.wait_for(lambda: len(recording.all("other")) == 8, what="the other group's messages")
     assert daemon.stop() == 0
 
+    assert "a restart would repeat it" in refused
     assert recording.all("commit-True") == []
     assert [letter.value() for letter in secured.read_all("dead")] == [b"bad"]
     assert [event["restarts"] for event in daemon.events("worker_started")] == [0]
@@ -206,6 +210,7 @@ def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
     daemon.wait_for(lambda: said("Transactional Id authorization failed"), what="the transactional id to be said")
     secured.grant(WRITE, ResourceType.TRANSACTIONAL_ID, "*")
     daemon.wait_for(lambda: said("Topic authorization failed"), what="the output topic to be said")
+    until(daemon, "failing", "orders/0")
     assert secured.committed(group).get(("orders", 0), 0) == 0
     secured.grant(WRITE, TOPIC, "receipts")
     daemon.wait_for(lambda: secured.committed(group) == {("orders", 0): 5}, what="the end", within=60)
@@ -213,4 +218,57 @@ def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
 
     outputs = [message.value() for message in secured.read_all("receipts", read_committed=True)]
     assert outputs == [b"%d" % number for number in range(5)]
+    assert [event["restarts"] for event in daemon.events("worker_started")] == [0]
+
+
+BEFORE = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("orders", delivery="at_most_once")
+    def order(message):
+        record(message)
+"""
+
+
+def test_at_most_once_runs_nothing_while_its_commit_is_forbidden_and_all_of_it_once_it_is_granted(
+    secured: SecuredBroker, group: str, swarm_project: Callable[..., Daemon]
+) -> None:
+    """A commit that is refused is no commit: what would be handled now might be handled again."""
+    daemon = swarm_project(
+        BEFORE,
+        {
+            "swarm": {"workers": 1, "group_id": group},
+            "kafka": {
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": "app",
+                "sasl.password": "word",
+            },
+        },
+        bootstrap=secured.secured,
+    )
+    daemon.expect_errors("consume_failed")
+    recording = Recording(daemon.folder)
+    secured.create_topic("orders", 1)
+    secured.grant(READ, TOPIC, "orders")
+    secured.grant(READ, GROUP, group)
+    secured.produce("orders", [(None, str(number)) for number in range(3)], 0)
+
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all()) == 3, what="what is allowed")
+    secured.revoke(READ, GROUP, group)
+    secured.produce("orders", [(None, str(number)) for number in range(3, 6)], 0)
+    _said(daemon, "commit_failed", group, f"Grant this user Read on the group {group}")
+    assert "its offset could not be committed first" in until(daemon, "commit_refused", "orders/0")["verdict"]
+    assert len(recording.all()) == 3
+    secured.grant(READ, GROUP, group)
+    daemon.wait_for(lambda: secured.committed(group) == {("orders", 0): 6}, what="the rest", within=60)
+    daemon.wait_for(lambda: len(recording.all()) == 6, what="the rest to be handled")
+    assert daemon.stop() == 0
+
+    assert recording.offsets("orders")[0] == list(range(6))
+    assert daemon.events("message_dropped") == []
     assert [event["restarts"] for event in daemon.events("worker_started")] == [0]

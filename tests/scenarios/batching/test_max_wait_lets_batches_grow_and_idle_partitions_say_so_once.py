@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -57,3 +58,42 @@ def test_max_wait_lets_batches_grow_to_max_messages_and_an_idle_partition_says_s
 
 def _seconds(first: Record, second: Record) -> float:
     return second.at - first.at
+
+
+AT_ONCE = """
+    from pathlib import Path
+    import time
+    from swarm import App
+    from recording import note, record
+
+    app = App("shop")
+
+    @app.subscribe("{topic}", max_messages=10, max_wait=0)
+    def orders(messages):
+        note("batch", messages.topic, len(messages), messages.first_offset)
+        for message in messages:
+            record(message)
+        while messages.first_offset == 2 and not Path("release").exists():
+            time.sleep(0.01)
+"""
+
+
+def test_without_max_wait_a_batch_is_what_there_is_at_the_moment(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """A single message goes at once and alone; what has come while the handler was busy goes together, up to max_messages."""
+    orders = topic()
+    daemon = swarm_project(AT_ONCE.format(topic=orders), {"swarm": {"workers": 1}})
+    recording = Recording(daemon.folder)
+    daemon.start().until_running()
+    for offset in range(3):
+        broker.produce(orders, [(None, "x")])
+        daemon.wait_for(partial(recording.all, offset=offset), what="the message")
+    broker.produce(orders, [(None, "x")] * 25)
+    daemon.wait_for(lambda: "25 in store" in daemon.run("why", f"{orders}/0").stdout, what="the rest to be there")
+    (daemon.folder / "release").touch()
+    daemon.wait_for(lambda: len(recording.all()) == 28, what="every message")
+    assert daemon.stop() == 0
+
+    batches = [(each.offset, each.partition) for each in recording.all("batch")]
+    assert batches == [(0, 1), (1, 1), (2, 1), (3, 10), (13, 10), (23, 5)]

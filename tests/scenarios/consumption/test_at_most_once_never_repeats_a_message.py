@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
+from tests.support.proxy import Proxy
 from tests.support.recording import Recording
 
 APP = """
@@ -129,3 +131,53 @@ def test_at_most_once_sets_aside_all_of_a_failed_batch_that_may_be_undone(
     offsets = {dict(letter.headers() or [])["swarm.source.offset"] for letter in broker.read_all(dead)}
     assert offsets == {b"%d" % number for number in range(10)}
     assert recording.offsets(orders) == {0: [0, 1, 2, 3, 10]}
+
+
+UNANSWERED = """
+    import time
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.subscribe("{topic}", delivery="at_most_once", max_messages=20)
+    def orders(messages):
+        for message in messages:
+            record(message)
+            time.sleep(0.01)  # the work
+"""
+
+
+def test_at_most_once_runs_nothing_while_its_commit_has_no_answer(
+    proxied: tuple[Broker, Proxy], group: str, swarm_project: Callable[..., Daemon]
+) -> None:
+    """Nobody knows then whether it is committed. When the network is back, all go on where the broker says; what it had taken without our
+    hearing of it is not run, and that is said."""
+    broker, proxy = proxied
+    topic = f"orders-of-{group}"
+    broker.create_topic(topic)
+    daemon = swarm_project(UNANSWERED.format(topic=topic), {"swarm": {"workers": 1}}, bootstrap=broker.bootstrap)
+    daemon.expect_errors("message_dropped")
+    recording = Recording(daemon.folder)
+    broker.produce(topic, [(None, str(number)) for number in range(400)])
+
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all()) > 50, what="some messages")
+    proxy.hold()
+    held = len(recording.all())
+    daemon.wait_for(lambda: time.monotonic() - recording.all()[-1].at > 2.0, what="the work to stand still")
+    done = len(recording.all())
+    proxy.heal()
+    daemon.wait_for(lambda: recording.all(offset=399), what="the last message")
+    assert daemon.stop() == 0
+
+    assert done < held + 2 * 20 + 1, "it went on without the broker's word"
+    offsets = recording.offsets(topic)[0]
+    assert offsets == sorted(set(offsets)), "repeated, or out of order"
+    dropped = {
+        offset
+        for line in daemon.events("message_dropped")
+        for offset in range(line["first_offset"], line["last_offset"] + 1)
+    }
+    assert set(offsets) | dropped == set(range(400))
+    assert [event["restarts"] for event in daemon.events("worker_started")] == [0]

@@ -56,7 +56,7 @@ FORMATS_APP = """
     from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message_factory import GetMessageClass
     from swarm import App, Backoff, DeadLetter
-    from swarm.serialization import JsonSchema, Protobuf, Registry
+    from swarm.serialization import Avro, JsonSchema, Protobuf, Registry
     from recording import record
 
     file = FileDescriptorProto(name="order.proto", package="shop", syntax="proto3")
@@ -80,6 +80,13 @@ FORMATS_APP = """
     def packed(message):
         assert message.value.id == message.offset
         record(message)
+
+    @app.subscribe("{dense}", deserializer=Avro(registry), max_messages=20, **options)
+    def dense(messages):
+        for message in messages:
+            assert message.value == {{"id": message.offset}}
+        for message in messages:
+            record(message)
 """
 
 ORDER = '{"type": "record", "name": "Order", "fields": [{"name": "id", "type": "int"}]}'
@@ -155,35 +162,43 @@ def test_a_registry_that_is_away_is_waited_for_and_dead_letters_nothing(
     assert "hunter22" not in daemon.log
 
 
-def test_values_of_json_schema_and_protobuf_are_read_and_what_breaks_their_schema_is_dead_lettered(
+def test_values_of_json_schema_protobuf_and_avro_are_read_and_what_breaks_their_schema_is_dead_lettered(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
-    """JSON that its schema forbids, and bytes that are no such message: each alone, the ones behind them are handled in order."""
-    checked, packed, dead = topic(), topic(), topic()
+    """JSON that its schema forbids, and bytes that are no such message: each alone, also out of a batch; the ones behind them are handled
+    in order."""
+    checked, packed, dense, dead = topic(), topic(), topic(), topic()
     with SchemaRegistry() as registry:
         registry.schemas[1] = {"schema": CHECKED, "schemaType": "JSON"}
         registry.schemas[2] = {"schema": packed_schema(), "schemaType": "PROTOBUF"}
-        app = FORMATS_APP.format(checked=checked, packed=packed, dead=dead, registry=registry.url)
+        registry.schemas[3] = {"schema": ORDER}
+        app = FORMATS_APP.format(checked=checked, packed=packed, dense=dense, dead=dead, registry=registry.url)
         daemon = swarm_project(app, {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.2}})
         daemon.expect_errors("consume_failed", "message_dead_lettered")
         recording = Recording(daemon.folder)
-        poisons = {5: b'{"id": "five"}', 9: b"\xff\xff"}
+        poisons = {5: b'{"id": "five"}', 9: b"\xff\xff", 13: b"\x80"}  # the last: a number that goes on behind its end
         values = [b'{"id": %d}' % number if number != 5 else poisons[5] for number in range(20)]
         broker.produce(checked, [(None, b"\0\0\0\0\1" + value) for value in values])
         values = [b"\x08%c" % number if number != 9 else poisons[9] for number in range(20)]
         broker.produce(packed, [(None, b"\0\0\0\0\2\0" + value) for value in values])
+        values = [b"%c" % (2 * number) if number != 13 else poisons[13] for number in range(20)]
+        broker.produce(dense, [(None, b"\0\0\0\0\3" + value) for value in values])
 
         daemon.start()
-        daemon.wait_for(
-            lambda: broker.committed(daemon.group) == {(checked, 0): 20, (packed, 0): 20}, what="both topics to be done"
-        )
+        done = {(name, 0): 20 for name in (checked, packed, dense)}
+        daemon.wait_for(lambda: broker.committed(daemon.group) == done, what="the topics to be done")
         assert daemon.stop() == 0
 
     assert recording.offsets(checked)[0] == [number for number in range(20) if number != 5]
     assert recording.offsets(packed)[0] == [number for number in range(20) if number != 9]
+    assert recording.offsets(dense)[0] == [number for number in range(20) if number != 13]
     letters: dict[Any, Any] = {}
     for letter in broker.read_all(dead):
         headers: Any = dict(letter.headers() or [])
         letters[headers["swarm.source.topic"].decode()] = letter.value()
         assert b"DeserializationError" in headers["swarm.error"]
-    assert {name: value[-2:] for name, value in letters.items()} == {checked: b'"}', packed: b"\xff\xff"}
+    assert {name: value[-2:] for name, value in letters.items()} == {
+        checked: b'"}',
+        packed: b"\xff\xff",
+        dense: b"\3\x80",
+    }

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from tests.support.kafka import Broker
 from tests.support.recording import Record, Recording
@@ -34,7 +34,7 @@ HANDLER = """
 
 @dataclass
 class Input:
-    """What has been written so far: (topic, partition) -> messages."""
+    """What the broker has taken so far: (topic, partition) -> messages."""
 
     written: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -47,7 +47,13 @@ def steady_input(broker: Broker, partitions: Mapping[str, int], every: float = 0
     """Writes two messages to each partition (topic -> how many) `every` so many seconds, until the end of the block."""
     done = threading.Event()
     written = Input({(topic, number): 0 for topic, total in partitions.items() for number in range(total)})
-    failures: list[BaseException] = []
+    failures: list[object] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            written.written[(str(message.topic()), message.partition() or 0)] += 1
+        else:
+            failures.append(error)
 
     def write() -> None:
         producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
@@ -55,8 +61,7 @@ def steady_input(broker: Broker, partitions: Mapping[str, int], every: float = 0
             while not done.wait(every):
                 for topic, number in written.written:
                     for _ in range(2):
-                        producer.produce(topic, str(written.written[(topic, number)]), partition=number)
-                        written.written[(topic, number)] += 1
+                        producer.produce(topic, "work", partition=number, on_delivery=delivered)
                 producer.poll(0)
         except BaseException as failure:
             failures.append(failure)

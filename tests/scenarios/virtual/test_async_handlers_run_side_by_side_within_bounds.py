@@ -26,6 +26,17 @@ APP = """
             await asyncio.sleep(0.01)
         at_once -= 1
 
+    keys_at_once = 0
+
+    @app.each("{keyed}", concurrency_key="key", max_messages=30)
+    async def by_key(message):
+        global keys_at_once
+        keys_at_once += 1
+        note("keys-together", attempt=keys_at_once)
+        record(message)
+        await asyncio.sleep(0.005)
+        keys_at_once -= 1
+
     ENDS = {{1: asyncio.CancelledError("by a timeout of its own"), 3: SystemExit(3), 5: KeyboardInterrupt(), 7: ValueError("no")}}
 
     @app.each("{ends}", backoff=Backoff(initial=0.02), dead_letter=DeadLetter("{letters}", max_attempts=2))
@@ -45,11 +56,11 @@ APP = """
 def test_async_handlers_run_side_by_side_within_bounds_and_any_end_is_a_failed_attempt(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
-    """No more at once than processing threads, each partition in its order; CancelledError, SystemExit and KeyboardInterrupt are
+    """No more at once than processing threads, be it partitions or keys of one, each in its order; CancelledError, SystemExit and KeyboardInterrupt are
     failures like others; and one that blocks the loop for longer than the session lasts costs no membership."""
-    orders, ends, letters, blocking = topic(partitions=6), topic(), topic(), topic()
+    orders, keyed, ends, letters, blocking = topic(partitions=6), topic(), topic(), topic(), topic()
     daemon = swarm_project(
-        APP.format(orders=orders, ends=ends, letters=letters, blocking=blocking),
+        APP.format(orders=orders, keyed=keyed, ends=ends, letters=letters, blocking=blocking),
         {
             "swarm": {"workers": 1},
             "worker": {"concurrency": 3, "commit_interval": 0.2},
@@ -60,10 +71,11 @@ def test_async_handlers_run_side_by_side_within_bounds_and_any_end_is_a_failed_a
     recording = Recording(daemon.folder)
     for partition in range(6):
         broker.produce(orders, [(None, str(number)) for number in range(20)], partition)
+    broker.produce(keyed, [(f"key {number % 12}", str(number)) for number in range(60)])
     broker.produce(ends, [(None, str(number)) for number in range(10)])
 
     daemon.start()
-    done = {(orders, partition): 20 for partition in range(6)} | {(ends, 0): 10}
+    done = {(orders, partition): 20 for partition in range(6)} | {(ends, 0): 10, (keyed, 0): 60}
     daemon.wait_for(lambda: broker.committed(daemon.group).items() >= done.items(), what="the ends")
     broker.produce(blocking, [(None, "x")])
     daemon.wait_for(lambda: broker.committed(daemon.group).get((blocking, 0)) == 1, what="the end of the blocking one")
@@ -71,6 +83,10 @@ def test_async_handlers_run_side_by_side_within_bounds_and_any_end_is_a_failed_a
 
     at_once = {each.attempt for each in recording.all("together")}
     assert 1 < max(at_once) <= 3, at_once
+    keys_at_once = {each.attempt for each in recording.all("keys-together")}
+    assert 1 < max(keys_at_once) <= 3, keys_at_once
+    of_key = [[offset for offset in recording.offsets(keyed)[0] if offset % 12 == key] for key in range(12)]
+    assert of_key == [list(range(key, 60, 12)) for key in range(12)]
     for partition, offsets in recording.offsets(orders).items():
         assert offsets == list(range(20)), partition
     written: list[dict[str, Any]] = [dict(letter.headers() or []) for letter in broker.read_all(letters)]
