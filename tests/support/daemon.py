@@ -106,6 +106,11 @@ class Daemon:
         assert done.stdout, done.stderr
         return {**json.loads(done.stdout), "exit": done.returncode}
 
+    @property
+    def journal(self) -> tuple[str, str]:
+        """The options by which `audit` reads this daemon's journal, perhaps beside others'."""
+        return "--journal", str(self.settings["swarm"]["state_dir"])
+
     # -- what a user sees ------------------------------------------------------------------------------
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -68,6 +69,7 @@ def test_a_rebalance_does_not_wait_for_a_long_running_job_and_drops_what_is_queu
     for partition in (1, 3):
         broker.produce(orders, [(None, "queued")], partition)
     broker.produce(orders, [(None, "next")], 0)
+    until(old, "queued", f"{orders}/1")
     new.start()
     new.wait_for(lambda: {each.partition for each in after.all("end")} == {2, 3}, what="what went over to be handled")
     old.wait_for(lambda: len(before.all("revoked-(False,False,False)")) == 2, what="both jobs to learn of it")
@@ -79,6 +81,9 @@ def test_a_rebalance_does_not_wait_for_a_long_running_job_and_drops_what_is_queu
     assert old.stop() == 0
     assert new.stop() == 0
 
+    repeated = {each["partition"]: each for each in new.audit(*old.journal, *new.journal)["duplicates"]}
+    assert {each["cause"] for each in repeated.values()} == {"rebalance"}
+    assert "still ran when the partition was taken" in repeated[2]["evidence"]
     assert [partition for _, partition, _ in given["partitions"]] == [0, 1]
     assert running == (2, 0), "nothing began at the old worker while both of its threads were busy"
     assert before.offsets(orders) == {0: [0, 0, 1], 1: [0], 2: [0]}
@@ -132,6 +137,7 @@ def test_a_partition_that_went_away_and_came_back_waits_for_the_long_running_job
         lambda: _lag(old, there.partition) == 1 or before.all(partition=there.partition, offset=1),
         what="the next message to be known",
     )
+    until(old, "predecessor", f"{orders}/{there.partition}")
     doubled = before.all(partition=there.partition)[1:]
     Path(old.folder, "end").touch()
     old.wait_for(lambda: before.all("end", partition=there.partition, offset=1), what="the next message")

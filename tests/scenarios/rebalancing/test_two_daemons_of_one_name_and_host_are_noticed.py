@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable
 
 from tests.scenarios.rebalancing.ledger import HANDLER, steady_input
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -34,6 +35,7 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
         for daemon in (first, second):
             daemon.wait_for_event("seat_contested", times=4)
         finding = first.wait_for(lambda: first.status()["findings"], what="the finding in its status")[0]
+        until(first, "seat_contested")
         shown = first.run("status").stdout
         examined = json.loads(first.run("doctor", "--json", "--seconds", "0").stdout)["findings"]
         with urllib.request.urlopen(f"{first.url}/metrics", timeout=10) as answer:
@@ -46,7 +48,10 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
     )
     health = first.workers()[0]["health"]
     assert first.stop() == 0
+    audit = first.audit(*first.journal, *second.journal)
 
+    assert audit["exit"] == 0, "a repetition without a cause"
+    assert {each["cause"] for each in audit["duplicates"]} <= {"rebalance"}
     assert finding["severity"] == "error"
     assert finding in examined
     assert "shop.here.0" in finding["what"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.deafness import deafening_broker
 from tests.support.recording import Recording
@@ -47,6 +48,7 @@ def test_a_partition_that_stands_while_its_log_grows_is_sought_and_then_its_work
         for partition in (0, 1):
             produce(partition)
         (sought,) = daemon.wait_for_event("partition_stands", action="seek")
+        said = until(daemon, "stands", "orders/0")["verdict"]
         (shown,) = [each for each in daemon.workers()[0]["assignment"] if each["standing"] is not None]
         produce(1)
         daemon.wait_for(lambda: len(seen()[0]) == 20, what="the partition to move")
@@ -60,6 +62,7 @@ def test_a_partition_that_stands_while_its_log_grows_is_sought_and_then_its_work
         for line in daemon.events("batch_consumed", topic="orders", partition=0)
     }
     assert proxy.cut_answers > 0
+    assert said.startswith("orders/0 has stood still at 10 for ")
     assert (sought["topic"], sought["partition"], sought["offset"], sought["end"]) == ("orders", 0, 10, 20)
     assert (replaced["partition"], replaced["offset"]) == (0, 10)
     assert (shown["partition"], shown["position"]) == (0, 10)

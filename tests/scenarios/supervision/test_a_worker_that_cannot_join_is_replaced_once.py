@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer
 
+from tests.scenarios.supervision.explaining import until
 from tests.scenarios.supervision.incidents import incidents
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -73,12 +74,13 @@ def test_a_worker_whose_join_does_not_end_is_replaced_under_its_own_reason(
         {
             "swarm": {"workers": 1},
             "kafka": {"partition.assignment.strategy": EAGER},
-            "supervision": {"join_timeout": 1.0, "check_interval": 0.2},
+            "supervision": {"join_timeout": 3.0, "check_interval": 0.2},
         },
     )
     recording = Recording(daemon.folder)
     with member_that_does_not_answer(broker, daemon.group, name) as goes_on:
         daemon.start()
+        said = until(daemon, "join_stuck")["verdict"]
         [exited] = daemon.wait_for_event("worker_exited", reason="join_stuck")
         [stuck] = [incident for incident in incidents(daemon) if incident["reason"] == "join_stuck"]
         daemon.wait_for_event("worker_started", restarts=1)
@@ -89,6 +91,7 @@ def test_a_worker_whose_join_does_not_end_is_replaced_under_its_own_reason(
     [worker] = daemon.workers()
     assert daemon.stop() == 0
 
+    assert f"has not joined group {daemon.group} for " in said
     assert stuck["pid"] == exited["pid"]
     assert '"poller' in stuck["backtrace"]
     assert (worker["restarts"], worker["last_exit"]["reason"]) == (1, "join_stuck")

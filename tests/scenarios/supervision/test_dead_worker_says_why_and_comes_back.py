@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from tests.scenarios.supervision.explaining import until
 from tests.scenarios.supervision.incidents import incidents
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -112,11 +113,13 @@ def test_who_keeps_dying_waits_longer_each_time(
     daemon.start()
 
     waits = daemon.wait_for_event("worker_backoff", count=2)
+    said = until(daemon, "crash_loop")["verdict"]
     [worker] = daemon.workers()
     (daemon.folder / "mended").touch()
     broker.produce(name, [(None, "at last")])
     daemon.wait_for(lambda: recording.seen(name), what="a message to be processed at last")
 
+    assert "has no process: it ended " in said
     assert [wait["seconds"] for wait in waits] == [1.0, 2.0]
     assert (worker["state"], worker["pid"], worker["restarts"]) == ("backoff", None, 2)
     deaths = daemon.events("worker_exited")

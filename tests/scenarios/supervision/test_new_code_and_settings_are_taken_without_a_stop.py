@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -60,6 +61,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
 
     change(daemon.folder / "app.py", "app = App", "app = Appp")
     broken = daemon.run("reload")
+    said = until(daemon, "reload_refused")["verdict"]
     unmoved = [worker["pid"] for worker in daemon.workers()]
     change(daemon.folder / "app.py", "app = Appp", "app = App")
     change(daemon.config, '"workers" = 3', '"workers" = 0')
@@ -73,6 +75,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     daemon.wait_for(lambda: len(recording.seen(orders)) == 2000, what="the end", within=60)
     assert daemon.stop() == 0
 
+    assert "the newest code or settings are not in use" in said
     assert (reloaded.returncode, reloaded.stderr) == (0, "")
     assert daemon.pid == pid
     assert len(after) == 3

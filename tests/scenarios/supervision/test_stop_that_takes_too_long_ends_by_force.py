@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.scenarios.supervision.explaining import until
 from tests.scenarios.supervision.incidents import incidents
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -45,6 +46,8 @@ def test_busy_worker_says_what_holds_it_up_and_ends_itself_before_the_deadline(
     daemon.start().until_running()
     broker.produce(name, [(None, "endless")])
     [begun] = daemon.wait_for(lambda: recording.all("begun"), what="a job in hand")
+    [idle] = [worker["index"] for worker in daemon.workers() if not worker["assignment"]]
+    assert until(daemon, "standby", str(idle))["level"] == "fine"
 
     if limit == "option":
         done = daemon.run("stop", "--timeout", "0.5")
@@ -113,6 +116,8 @@ def test_what_ends_during_a_stop_is_committed_although_another_job_never_ends(
 
     daemon.signal(signal.SIGTERM)
     daemon.wait_for_event("worker_stopping")
+    until(daemon, "stopping")
+    until(daemon, "leaving", "0")
     (daemon.folder / "go").touch()
     assert daemon.wait_for(lambda: daemon.exit_code, what="its exit code") == 2
 

@@ -114,6 +114,10 @@ def test_stuck_handler_is_dumped_before_it_is_stopped(
     last = worker["last_exit"]
     assert (last["code"], last["signal"], last["reason"]) == (None, "SIGKILL", fault.reason)
     assert daemon.stop() == 0
+    if fault.name != "stops_polling":
+        [repeated] = daemon.audit()["duplicates"]
+        assert (repeated["cause"], repeated["first_offset"]) == ("crash", 0)
+        assert f"after it was killed for {fault.reason}" in repeated["evidence"]
 
 
 LATER = ["backtrace_dumped", "worker_stopping", "worker_killed", "worker_exited"]

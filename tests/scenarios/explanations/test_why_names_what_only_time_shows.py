@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.scenarios.supervision.explaining import until, why
+from tests.support.daemon import Daemon
+from tests.support.kafka import Broker
+
+APP = """
+    import time
+    from swarm import App
+
+    app = App("shop")
+    kept = []
+
+    @app.each("{unmarked}", offsets="manual")
+    def forgets(message, consumer):
+        pass  # and never says what is done
+
+    @app.each("{slow}", max_messages=10)
+    def slow(message):
+        time.sleep(0.1)  # ten a second, where a hundred come
+
+    @app.subscribe("{filling}", max_messages=100, max_wait=300.0)
+    def fills(messages):
+        pass
+
+    @app.each("{fat}")
+    def fat(message):
+        kept.append(b"x" * (930 << 20))
+"""
+
+
+@pytest.mark.limit(240)  # two of them are only seen after a while
+def test_why_names_what_is_seen_only_over_time(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Work that is never marked, a lag that grows, a batch that fills, and a worker near its memory limit."""
+    names = {name: topic() for name in ("unmarked", "slow", "filling", "fat")}
+    daemon = swarm_project(
+        APP.format(**names),
+        {
+            "swarm": {"workers": 1},
+            "worker": {"commit_interval": 0.2, "concurrency": 5},
+            "supervision": {"memory_limit": "1000MiB", "memory_kill": "4GiB", "check_interval": 0.2},
+        },
+    )
+    daemon.start().until_running()
+    for name in ("unmarked", "filling", "fat"):
+        broker.produce(names[name], [(None, "x")] * 5 if name != "fat" else [(None, "x")])
+
+    done = threading.Event()
+
+    def pour() -> None:
+        while not done.wait(0.5):
+            broker.produce(names["slow"], [(None, "x")] * 50)
+
+    pouring = threading.Thread(target=pour)
+    pouring.start()
+    try:
+        filling = until(daemon, "gathering", f"{names['filling']}/0")
+        [near] = daemon.wait_for(lambda: near_its_limit(daemon), what="the worker's memory to be said")
+        behind = until(daemon, "falls_behind", f"{names['slow']}/0", within=60)
+        still = until(daemon, "still", f"{names['unmarked']}/0", within=60)
+    finally:
+        done.set()
+        pouring.join()
+    assert daemon.stop() == 0
+
+    assert "its batch is filling (max_wait)" in filling["verdict"]
+    assert "of its memory_limit of 1,000 MiB" in near["text"]
+    assert "messages/s are done" in behind["verdict"]
+    assert "does not mark what it has done" in still["verdict"]
+
+
+def near_its_limit(daemon: Daemon) -> list[dict[str, Any]]:
+    return [each for each in why(daemon, "0")["findings"] if each["rule"] == "near_memory_limit"]
