@@ -441,6 +441,13 @@ class Client:
             raise KafkaException(answer.error)
         return int(answer.offset)
 
+    def forgotten(self, keys: Iterable[tuple[str, int]], timeout: float) -> list[tuple[str, int]]:
+        """Those of them in which the broker held an offset of the group's and holds none any more: their topic was deleted, and the
+        offsets with it. Blocks; raises KafkaException."""
+        asked = [TopicPartition(t, p) for t, p in sorted(self._resolved.intersection(keys))]
+        answer = self._raw.committed(asked, timeout=timeout) if asked else []
+        return [(p.topic, p.partition) for p in answer if p.offset < 0 and p.error is None]
+
     def _partitions(self, topic: str, timeout: float) -> list[int]:
         metadata = self._raw.list_topics(topic, timeout=timeout).topics[topic]
         if metadata.error is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from swarm.errors import ConfigurationError
 from swarm.message import Message, Messages
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from swarm.producer import JobProducer
     from swarm.transactions import Transaction
     from swarm.virtual import Slice
+
+
+LONGEST_METADATA: Final = 4096
+"""Bytes: the broker's default of `offset.metadata.max.bytes`. A longer text is refused with its offset, and with each one after it."""
 
 
 class Consumer:
@@ -51,14 +55,15 @@ class Consumer:
     def mark_as_consumed(self, message: Message, metadata: str | None = None) -> bool:
         """State that everything up to and including `message` is done. Stored now, committed by interval. Never blocks.
 
-        metadata: a short text (the broker's `offset.metadata.max.bytes`, 4096, is the limit) that is committed with this offset and
-        those after it, until another one is given; whoever gets the partition reads it as `offset_metadata`.
+        metadata: a short text (up to 4096 bytes of UTF-8, the broker's default of `offset.metadata.max.bytes`; ValueError beyond that) that is
+        committed with this offset and those after it, until another one is given; whoever gets the partition reads it as `offset_metadata`.
         False: the partition is no longer ours, and somebody else will handle the message again.
         With virtual partitions it speaks for the messages of the same slice.
         """
         return self._mark(message, metadata)
 
     def _mark(self, message: Message, metadata: str | None) -> bool:
+        _check_length(metadata)
         lane = self._lane
         if (message.topic, message.partition) != lane.key:
             raise ValueError(
@@ -89,6 +94,7 @@ class Consumer:
         True also where there was nothing new. False: the partition is no longer ours, or the broker refused (a CommitFailed event).
         With virtual partitions: what all slices together have done without a gap. Not within a transaction (ConfigurationError).
         """
+        _check_length(metadata)
         if message is not None and not self._mark(message, metadata):
             return False
         if metadata is not None:
@@ -180,3 +186,11 @@ class Consumer:
         With `delivery="exactly_once"` they are part of the run's transaction.
         """
         return self._lane.producer()
+
+
+def _check_length(metadata: str | None) -> None:
+    if metadata is not None and (size := len(metadata.encode())) > LONGEST_METADATA:
+        raise ValueError(
+            f"metadata: a text of {size:,} bytes; the broker takes {LONGEST_METADATA:,} with an offset (offset.metadata.max.bytes). "
+            "Keep the rest elsewhere, and a reference to it here."
+        )

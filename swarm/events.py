@@ -447,8 +447,8 @@ class PartitionMissing(Event):
 
 @dataclass(frozen=True, slots=True)
 class TopicRecreated(Event):
-    """The topic is another one than before, with offsets from 0 on: it was deleted, and is there again. `offset` was the next one to
-    be read of the former; what of it was fetched and not begun is gone. The new one is read from its beginning."""
+    """The topic was deleted, and the group's offsets with it; it is there again, or may be. `offset` was the next one to be read of the
+    former; what of it was fetched and not begun is gone. The new one is read from its beginning."""
 
     LEVEL = "warning"
 

@@ -11,13 +11,14 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
-from swarm.client import CLOSE_WITHIN, Client, Queued, Refusals, seat_error
+from swarm.client import CLOSE_WITHIN, PROBE, Client, Queued, Refusals, seat_error
 from swarm.commits import Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
@@ -71,6 +72,8 @@ LAST_COMMIT: Final = 5.0
 """Seconds that a stop waits for the broker's answer to its last commit."""
 ASIDE_AFTER: Final = 1.0
 """Seconds of these after which it is tried by another way (`swarm.transactions.commit_aside`)."""
+LOOK_EVERY: Final = 5.0
+"""Seconds after which the group's offsets are looked at although there is nothing to commit."""
 JOIN_PROBE: Final = 5.0
 """Seconds between two questions to the cluster while a join does not come to an end: each may hold up the poller for 0.5 s."""
 JOIN_EXPLAINED: Final = 60.0
@@ -127,6 +130,7 @@ class Group:
         self.standing = Standing(0.0 if silent else runtime.standing_timeout)
         self._errors = Folder()
         self._error_at = float("-inf")
+        self._look_at = self._looked_at = float("-inf")
         self._unjoined_since = self._stuck_since = self._next_probe = 0.0
         self._absent: set[str] = set()
         """Topics and patterns of which librdkafka said, once, that there is nothing: without any, it does not join (measured)."""
@@ -353,6 +357,7 @@ class Group:
         self._resume_drained(now)
         if now >= self._next_commit:
             self._next_commit = now + self.runtime.commit_interval
+            self._look_for_namesakes()
             self.commits.send(self._client)
         self.commits.serve(self._client, now)
         if now >= self._next_refresh:
@@ -712,6 +717,8 @@ class Group:
         self._board.add(REBALANCES)
         began = self._clock()
         self._board.gives_back(self._slot, began)
+        if not self.stop_requested:
+            self._say_deleted(partitions)
         lanes = self._begin_release(partitions, "revoked")
         deadline = began + max(1.0, self._max_poll_interval - REVOKE_MARGIN)
         # When we return, the client joins anew, and no commit is answered before that is: at a stop the others end with these.
@@ -881,13 +888,7 @@ class Group:
         edge = lane.plan.offset_out_of_range
         position = lane.fetch_next
         if self._made_again(lane):
-            self._bus.publish(events.TopicRecreated(self.name, topic, partition, position))
-            self.on_lost([lane.key])
-            self._startless.add(lane.key)
-            self._appeared.add(topic)
-            if self._known is not None:
-                self._known.discard(topic)
-            self._ask_at = self._ask_delay = 0.0
+            self._begin_anew(lane)
             return
         target = None
         if edge is None:
@@ -902,6 +903,52 @@ class Group:
                 target = position  # tried again: the broker will answer the same, and we ask again
             self._go_on_at(lane, target)
         self._bus.publish(events.OffsetOutOfRange(self.name, topic, partition, position, edge or "pause", target))
+
+    def _begin_anew(self, lane: Lane) -> None:
+        """Its topic was deleted and made again: what runs ends unheard, and the new log is read from its beginning."""
+        topic, partition = lane.key
+        self._bus.publish(events.TopicRecreated(self.name, topic, partition, lane.fetch_next))
+        self.on_lost([lane.key])
+        self._startless.add(lane.key)
+        self._appeared.add(topic)
+        if self._known is not None:
+            self._known.discard(topic)
+        self._ask_at = self._ask_delay = 0.0
+
+    def _say_deleted(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """Partitions are taken, perhaps because their topic is gone: whoever gets one that was made again begins where nothing was read of
+        it, and would seem to repeat what was done."""
+        assert self._client is not None
+        if self.transactional or self._bound:
+            return
+        with suppress(KafkaException):
+            for topic, partition in self._client.forgotten(partitions, PROBE):
+                lane = self.lanes.get((topic, partition))
+                if lane is not None:
+                    self._bus.publish(events.TopicRecreated(self.name, topic, partition, lane.fetch_next))
+
+    def _look_for_namesakes(self) -> None:
+        """Before each commit by interval: whether a topic was deleted meanwhile and is there again, filled beyond what we had read.
+
+        Nothing else would tell: the fetch goes on at the old position, and a commit would be taken for one of the new log. Not with
+        transactions, of which an open one withholds the offsets, and not where nobody is a member, for there offsets expire; there, and at
+        a handler's own commit, only a log that is shorter than ours was is noticed.
+        """
+        assert self._client is not None
+        now = self._clock()
+        if self.transactional or self._bound or now < self._look_at:
+            return
+        with self._dispatcher.lock:
+            is_open = any(lane.uncommitted for lane in self.lanes.values())
+        if not is_open and now < self._looked_at + LOOK_EVERY:
+            return
+        self._looked_at = now
+        try:
+            for topic, partition in self._client.forgotten(self.lanes, PROBE):
+                self._client.edge(topic, partition, "earliest", timeout=PROBE)  # raises where it is not there
+                self._begin_anew(self.lanes[(topic, partition)])
+        except KafkaException:  # the brokers have something else to do: commits are not answered then, either
+            self._look_at = self._clock() + LOOK_EVERY
 
     def _made_again(self, lane: Lane) -> bool:
         """Whether the log is another one than the lane's: with a topic the broker deletes the offsets that groups have in it."""

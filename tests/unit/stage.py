@@ -67,6 +67,8 @@ class Broker:
 
     def __init__(self) -> None:
         self.logs: dict[tuple[str, int], list[int]] = {}
+        self.deleted: set[tuple[str, int]] = set()
+        """Partitions of topics that were deleted and made again."""
         self.make: Callable[[int, int, str], Any] = record
         """What stands in a log at an offset."""
         self.committed: dict[tuple[str, int], int] = {}
@@ -187,6 +189,10 @@ class FakeClient:
     def membership(self) -> object:
         return "member"
 
+    def forgotten(self, keys: Iterable[tuple[str, int]], timeout: float) -> list[tuple[str, int]]:
+        """Those that a test has let go."""
+        return [key for key in keys if key in self.broker.deleted]
+
     def committed(self, topic: str, partition: int, timeout: float) -> int:
         return self.broker.committed.get((topic, partition), 0)
 
@@ -209,6 +215,9 @@ class FakeClient:
 
     def topics(self, timeout: float) -> set[str]:
         return {topic for topic, _ in self.broker.logs}
+
+    def edge(self, topic: str, partition: int, edge: str, timeout: float) -> int:
+        return 0
 
     def high_watermark(self, topic: str, partition: int) -> int:
         return max(self.broker.logs[(topic, partition)], default=-1) + 1

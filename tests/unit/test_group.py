@@ -118,3 +118,25 @@ def test_what_was_fetched_of_a_partition_before_it_was_taken_is_dropped_and_neve
 
     assert done(stage) == ({(TOPIC, 0): 3} if comes_back else {})
     assert stage.messages == (3 if comes_back else 0)
+
+
+def test_a_topic_that_is_another_one_by_now_is_read_from_its_beginning_before_anything_is_committed_to_it(
+    stage: Stage,
+) -> None:
+    """The new log is longer than what had been read of the old one, so that no fetch fails: the group's offset, which is gone, tells."""
+    stage.group.on_assigned([(TOPIC, 0)])
+    stage.settle()
+    assert done(stage) == {(TOPIC, 0): 3}
+    old = stage.group.lanes[(TOPIC, 0)]
+
+    stage.broker.logs[(TOPIC, 0)] = list(range(5))
+    stage.broker.deleted.add((TOPIC, 0))
+    stage.now += 10.0
+    stage.group._housekeeping(stage.now)
+    assert old.lost
+    assert stage.broker.committed == {}
+    stage.broker.deleted.clear()
+    stage.settle()
+
+    assert [(event.partition, event.offset) for event in stage.heard(events.TopicRecreated)] == [(0, 3)]
+    assert done(stage) == {(TOPIC, 0): 5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from swarm import Backoff, Consumer, DeadLetter, Message, VirtualPartitions
@@ -205,7 +206,7 @@ def test_an_error_does_not_overtake_the_messages_that_were_fetched_before_it() -
 
         stage.client.fetch = fetch  # type: ignore[method-assign]
         stage.client.tell_errors = tell_errors  # type: ignore[method-assign]
-        stage.client.edge = lambda *_, **__: 100  # type: ignore[attr-defined]
+        stage.client.edge = lambda *_, **__: 100  # type: ignore[method-assign]
         stage.client.fetch_again = fetch_again  # type: ignore[attr-defined]
         stage.settle()
 
@@ -404,6 +405,23 @@ def test_exactly_once_counts_each_messages_own_failures() -> None:
 
         assert not stage.broker.letters
         assert stage.broker.committed == {(TOPIC, 0): 4}
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_text_that_the_broker_would_refuse_is_a_failure_of_its_message(delivery: str) -> None:
+    """And not of each commit from then on."""
+
+    def handler(message: Message, consumer: Consumer) -> None:
+        consumer.mark_as_consumed(message, "ä" * (2049 if message.offset == 1 else 2048))
+
+    options = plan_of(handler, each=True, delivery=delivery, dead_letter=DeadLetter("dead", 1))
+    with on_stage(options, range(3)) as stage:
+        stage.assign()
+        stage.settle()
+        stage.stop()
+
+        assert [offset for offset, _ in stage.broker.letters] == [1]
+        assert stage.broker.committed == {(TOPIC, 0): 3}
 
 
 def test_metadata_of_marks_that_were_undone_is_undone_too() -> None:

@@ -75,4 +75,57 @@ def test_a_topic_that_is_deleted_and_made_again_is_consumed_from_its_beginning_a
     assert broker.committed(daemon.group) == written.written | {(first, 0): 30, (first, 1): 30}
     assert [event["reason"] for event in daemon.events("worker_exited")] == ["requested"] * 2
     said = {event["event"] for event in daemon.events() if event.get("topic") == first}
-    assert said & {"topic_missing", "topic_recreated"} or protocol == "consumer"
+    assert said & {"topic_missing", "topic_recreated"}
+
+
+BLOCKED = (
+    HANDLER.replace("record(message)", "record(message)\n                self.wait(message)")
+    + """
+        def wait(self, message):
+            while message.raw == b"old 39" and message.partition == 0 and not Path("go on").exists():
+                time.sleep(0.02)
+
+    app.subscribe("FIRST", max_messages=20)(Noted)
+"""
+).replace("import time", "import time\n    from pathlib import Path", 1)
+
+
+@pytest.mark.parametrize("protocol", ["cooperative-sticky", "consumer"])
+def test_a_topic_that_is_made_again_and_filled_beyond_what_was_read_of_it_is_read_from_its_beginning(
+    protocol: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """No fetch fails there, and no commit. Neither what is in hand of the former one is committed to it, nor does a paused partition go on in
+    its middle."""
+    first = topic(partitions=2)
+    daemon = swarm_project(
+        BLOCKED.replace("FIRST", first),
+        {
+            "swarm": {"workers": 1},
+            "kafka": {"topic.metadata.refresh.interval.ms": 60000, **PROTOCOLS[protocol]},
+            "worker": {"commit_interval": 0.2},
+        },
+    )
+    recording = Recording(daemon.folder)
+    daemon.start().until_running()
+    for partition in range(2):
+        broker.produce(first, [(None, f"old {number}") for number in range(40)], partition)
+    daemon.wait_for(lambda: len(recording.all()) == 80, what="the former topic, and its last message in hand")
+    daemon.wait_for(lambda: broker.committed(daemon.group).get((first, 1)) == 40, what="the commit of what is done")
+    assert daemon.run("pause", f"{first}/1").returncode == 0
+    daemon.wait_for_event("consumption_paused", partition=1)
+
+    broker.delete_topic(first)
+    broker.create_topic(first, 2)
+    for partition in range(2):
+        broker.produce(first, [(None, f"new {number}") for number in range(60)], partition)
+    (daemon.folder / "go on").touch()
+    daemon.wait_for(
+        lambda: {line["partition"] for line in daemon.events("topic_recreated")} == {0, 1}, what="both to be noticed"
+    )
+    assert daemon.run("resume", f"{first}/1").returncode == 0
+    daemon.wait_for(
+        lambda: broker.committed(daemon.group) == {(first, 0): 60, (first, 1): 60}, what="all of the new topic"
+    )
+    assert daemon.stop() == 0
+
+    assert recording.offsets(first) == {partition: [*range(40), *range(60)] for partition in range(2)}
