@@ -43,6 +43,7 @@ RETRIABLE: Final = frozenset(
     {
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.ILLEGAL_GENERATION,
+        KafkaError.STALE_MEMBER_EPOCH,  # with the new protocol: the epoch has moved on, and the next heartbeat tells which it is
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,

@@ -76,3 +76,21 @@ def test_a_revocation_says_what_could_not_be_committed_and_ends(whole: bool) -> 
         held = [offset for event in stage.heard(OffsetsCommitted) for offset in event.offsets]
         assert held == ([] if whole else [(TOPIC, 0, 3)])
         assert stage.group.lanes == {}
+
+
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH])
+def test_a_revocation_tries_again_what_came_with_the_generation_before(code: int) -> None:
+    """By either protocol's word for it: the next try comes with the new one."""
+    with on_stage(make_plan(handler=nothing, topics=(TOPIC,))) as stage:
+        _handled(stage)
+        commit_now, tries = stage.client.commit_now, [KafkaException(KafkaError(code))]
+
+        def commit(offsets: Any, metadata: Any = None) -> Any:
+            if tries:
+                raise tries.pop()
+            return commit_now(offsets, metadata)
+
+        stage.client.commit_now = commit  # type: ignore[method-assign]
+        stage.group.on_revoked([(TOPIC, 0), (TOPIC, 1)])
+
+        assert stage.broker.committed == {(TOPIC, 0): 3, (TOPIC, 1): 3}
