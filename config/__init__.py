@@ -6,7 +6,7 @@ reported all together as one `SettingsError`. A new section is a class and a fie
 
 from swarm.config.kafka import check_properties, hidden, hider, redact
 from swarm.config.load import Loaded, load_settings
-from swarm.config.memory import memory_budget
+from swarm.config.memory import fetch_budget, memory_budget
 from swarm.config.paths import (
     PathError,
     choose_run_dir,
@@ -27,6 +27,7 @@ __all__ = [
     "check_properties",
     "choose_run_dir",
     "choose_state_dir",
+    "fetch_budget",
     "find_run_dirs",
     "find_state_dir",
     "hidden",

@@ -22,3 +22,11 @@ def memory_budget(settings: Settings, root: Path = ROOT, workers: int | None = N
     else:
         limit = set_limit
     return limit, limit * 5 // 4 if set_kill == "auto" else set_kill
+
+
+def fetch_budget(settings: Settings, groups: int, root: Path = ROOT) -> int:
+    """Bytes that the client of one of a worker's `groups` may hold of what it has fetched: together a quarter of the worker's limit.
+
+    0: no limit is known. As `memory_budget`, for `swarm.workers` workers.
+    """
+    return memory_budget(settings, root)[0] // 4 // max(1, groups)

@@ -218,16 +218,16 @@ def _subscriptions_here(loaded: Loaded) -> dict[str, Any]:
 
 
 def _effective_here(loaded: Loaded, app: App | None) -> dict[str, dict[str, Any]]:
+    from swarm.config import fetch_budget
     from swarm.membership import group_properties
 
     settings = loaded.settings
     if app is None:
         assert settings.swarm.app is not None
         app = load_app(settings.swarm.app, loaded.base_dir)
-    return {
-        group: group_properties(settings, group, plans, 0)
-        for group, plans in chosen_groups(app, settings.swarm).items()
-    }
+    groups = chosen_groups(app, settings.swarm)
+    room = fetch_budget(settings, len(groups))
+    return {group: group_properties(settings, group, plans, 0, room) for group, plans in groups.items()}
 
 
 def _try_clients(loaded: Loaded, app: App) -> list[Problem]:

@@ -188,7 +188,7 @@ class Runtime:
         self._event_loop = EventLoop(self._name_thread)
         self.wait_async = self._event_loop.wait
         self.groups: list[Group] = []
-        self.tracing = _tracing(settings, birth.index)
+        self.tracing = _tracing(settings, birth.index, self.hide)
         self.listeners: Listeners | None = None
         self._joined = threading.Event()
         self.wake: Callable[[], None] = lambda: None
@@ -198,13 +198,16 @@ class Runtime:
 
     def start(self) -> None:
         """Make the clients and start the threads; raises what librdkafka refuses."""
+        from swarm.config import fetch_budget
+
         user = self.settings.kafka
         more = self._debugged()
         self.app._producer = None
         self.app._producer_properties = lambda: producer_properties({**user, **more})
         self.app._sending = self.tracing.sending if self.tracing is not None else None
+        room = fetch_budget(self.settings, len(self._chosen))
         for name, plans in self._chosen.items():
-            properties = group_properties(self.settings, name, plans, self.index)
+            properties = group_properties(self.settings, name, plans, self.index, room)
             self.groups.append(Group(self, name, plans, {**properties, **more}))
         if self.app.listeners and self.settings.instrumentation.listeners:
             self.listeners = Listeners(
@@ -424,7 +427,7 @@ class Runtime:
         return not any(thread.is_alive() for thread in self._threads if thread.name.startswith("poller"))
 
 
-def _tracing(settings: Settings, worker: int) -> Tracing | None:
+def _tracing(settings: Settings, worker: int, hide: Callable[[str], str]) -> Tracing | None:
     """What `instrumentation.traces` asks for; nothing of it is imported where that is off."""
     match settings.instrumentation.traces:
         case "off":
@@ -432,11 +435,11 @@ def _tracing(settings: Settings, worker: int) -> Tracing | None:
         case "otlp":
             from swarm.tracing import over_otlp
 
-            return over_otlp(settings.swarm.name, settings.swarm.host, worker)
+            return over_otlp(settings.swarm.name, settings.swarm.host, worker, hide)
         case "app":
             from swarm.tracing import of_application
 
-            return of_application(worker)
+            return of_application(worker, hide)
 
 
 def _said(log: Log) -> list[type[events.Event]]:

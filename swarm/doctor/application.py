@@ -93,15 +93,17 @@ def _about(loaded: Loaded) -> tuple[dict[str, Any], App]:
 
 
 def _groups(loaded: Loaded, app: App) -> list[dict[str, Any]]:
+    from swarm.config import fetch_budget
     from swarm.membership import group_properties
     from swarm.selection import chosen_groups, placed
 
     settings = loaded.settings
     groups = chosen_groups(app, settings.swarm)
     members = [set(placed(groups, index)) for index in range(settings.swarm.workers)]
+    room = fetch_budget(settings, len(groups))
     found = []
     for name, plans in groups.items():
-        in_use = group_properties(settings, name, plans, 0)
+        in_use = group_properties(settings, name, plans, 0, room)
         if "client.id" not in {**settings.kafka, **{k: v for plan in plans for k, v in plan.kafka.items()}}:
             del in_use["client.id"]
         found.append(
