@@ -9,6 +9,7 @@ Names are those of OpenTelemetry's semantic conventions for messaging and Kafka,
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -57,9 +58,17 @@ def origin_of(message: Message) -> Link | None:
 class Tracing:
     """The tracing of one worker. Any processing thread, and the event loop's, may use it."""
 
-    def __init__(self, tracer: Tracer, worker: int, shutdown: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        worker: int,
+        shutdown: Callable[[], None] = lambda: None,
+        hide: Callable[[str], str] = lambda text: text,
+    ) -> None:
+        """hide: takes secrets out of a text; errors quote them."""
         self._tracer = tracer
         self._worker = worker
+        self._hide = hide
         self.shutdown = shutdown
         """Send what is left; blocks for some 2 s at most."""
 
@@ -136,8 +145,20 @@ class Tracing:
             try:
                 yield
             except BaseException as error:
-                _failed(span, error)
+                self._failed(span, error)
                 raise
+
+    def _failed(self, span: Span, error: BaseException) -> None:
+        kind = type(error).__qualname__
+        text = self._hide(str(error))
+        span.set_attribute("error.type", kind)
+        span.set_status(Status(StatusCode.ERROR, text[:200]))
+        if isinstance(error, Exception):
+            # Not `record_exception`, which would quote it as it is; the names are those of the semantic conventions.
+            stack = self._hide("".join(traceback.format_exception(error)))
+            span.add_event(
+                "exception", {"exception.type": kind, "exception.message": text, "exception.stacktrace": stack}
+            )
 
     # -- producing ---------------------------------------------------------------------------------------------------
 
@@ -164,13 +185,6 @@ class Tracing:
             yield own + [(name, value) for name, value in carrier.items() if name not in named]
 
 
-def _failed(span: Span, error: BaseException) -> None:
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
-    if isinstance(error, Exception):
-        span.record_exception(error)
-
-
 def _readable(key: bytes) -> str | None:
     """A key as text; None where it is none, for its bytes would tell nobody anything."""
     try:
@@ -182,12 +196,12 @@ def _readable(key: bytes) -> str | None:
 # -- set-up, after the fork ------------------------------------------------------------------------------------------
 
 
-def of_application(worker: int) -> Tracing:
+def of_application(worker: int, hide: Callable[[str], str]) -> Tracing:
     """Spans go to the provider that the application has set, in an `after_fork` hook."""
-    return Tracing(trace.get_tracer("kafka-swarm", __version__), worker)
+    return Tracing(trace.get_tracer("kafka-swarm", __version__), worker, hide=hide)
 
 
-def over_otlp(name: str, host: str, worker: int) -> Tracing:
+def over_otlp(name: str, host: str, worker: int, hide: Callable[[str], str]) -> Tracing:
     """Spans go to a collector by OTLP over HTTP, as OpenTelemetry's own variables say (OTEL_EXPORTER_OTLP_ENDPOINT, …). The provider is
     the process's, so that the application's own spans go the same way, inside of ours."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -204,7 +218,7 @@ def over_otlp(name: str, host: str, worker: int) -> Tracing:
     def shutdown() -> None:
         provider.force_flush(FAREWELL)
 
-    return Tracing(trace.get_tracer("kafka-swarm", __version__), worker, shutdown)
+    return Tracing(trace.get_tracer("kafka-swarm", __version__), worker, shutdown, hide)
 
 
 def _is_named() -> bool:

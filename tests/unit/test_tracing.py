@@ -197,7 +197,7 @@ def test_off_means_that_nothing_of_it_is_imported() -> None:
 import sys
 import swarm.worker
 from swarm.config import Settings
-assert swarm.worker._tracing(Settings(), 0) is None
+assert swarm.worker._tracing(Settings(), 0, str) is None
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

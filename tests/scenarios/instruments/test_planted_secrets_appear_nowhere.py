@@ -70,10 +70,11 @@ COMMANDS = [
     ["check", "-v"], ["check", "-v", "--json"],
     ["dlq", "list", "--json"], ["dlq", "replay", "--dry-run"],
     ["doctor"], ["doctor", "--json"],
-    ["audit"], ["audit", "--json"],
-    ["why"], ["why", "0"], ["why", "--json"],
+    ["audit"], ["audit", "--json"], ["audit", "--by-content"],
+    ["why"], ["why", "0"], ["why", "--json"], ["why", "0", "--profile", "1"],
     ["debug"],
-    ["memory", "--json"], ["memory", "0"],
+    ["memory", "--json"], ["memory", "0"], ["memory", "0", "--growth", "1"], ["memory", "0", "--trace"],
+    ["memory", "0", "--dump", "FOLDER/heap"], ["memory", "--collect"], ["memory", "0", "--trace-off"],
     ["lag", "--json"], ["topics", "--json"], ["peek", "LETTERS"], ["peek", "LETTERS", "--json"],
 ]  # fmt: skip
 PAGES = ["/", "/metrics", "/healthz", "/readyz", "/nothing"]
@@ -81,7 +82,11 @@ PAGES = ["/", "/metrics", "/healthz", "/readyz", "/nothing"]
 
 def spoken(daemon: Daemon, broker: Broker, letters: str) -> Iterator[tuple[str, bytes]]:
     """(where, what) of all that anybody said."""
-    asked = [[arg.replace("LETTERS", letters) for arg in args] for args in COMMANDS if args[0] in cli.commands]
+    asked = [
+        [arg.replace("LETTERS", letters).replace("FOLDER", str(daemon.folder)) for arg in args]
+        for args in COMMANDS
+        if args[0] in cli.commands
+    ]
     with ThreadPoolExecutor(2) as pool:
         for args, done in zip(asked, pool.map(lambda args: daemon.run(*args, within=240), asked), strict=True):
             assert "Traceback" not in done.stderr, (args, done.stderr)
@@ -149,7 +154,7 @@ def test_nobody_says_a_secret(
     said += files(daemon)
 
     heard = {where for where, _ in said}
-    assert {"stderr", "/", "/metrics", "swarmctl check -v", "a dead letter's headers"} <= heard
+    assert {"stderr", "/", "/metrics", "swarmctl check -v", "a dead letter's headers", "heap"} <= heard
     assert any(re.search(r"incidents/.*\.json", where) for where in heard)
     assert b"no login with ****" in next(what for where, what in said if where == "stderr"), "it was quoted, and hidden"
     for planted, secret in PLANTED.items():
