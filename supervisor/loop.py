@@ -278,7 +278,12 @@ class Supervisor:
         for worker in self.workers:
             self._inform(worker)
             if now - worker.sampled_at >= self.check_interval * 0.9:
-                worker.sample(now, self.limits.memory_limit, self.loaded.settings.supervision.memory_metric)
+                worker.sample(
+                    now,
+                    self.limits.memory_limit,
+                    self.limits.memory_kill,
+                    self.loaded.settings.supervision.memory_metric,
+                )
         if now - self._looked_at >= self.check_interval * 0.9:
             self._looked_at = now
             self._oom_kills.look(now)

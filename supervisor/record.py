@@ -219,8 +219,8 @@ class Worker:
             stands_since=min((each.stands_since for each in self.standing(given_up)), default=0.0),
         )
 
-    def sample(self, now: float, limit: int, metric: str) -> None:
-        """Look at memory, some 20 µs unless the worker is over the soft limit by RSS, and now and then at its processor time."""
+    def sample(self, now: float, limit: int, kill: int, metric: str) -> None:
+        """Look at memory, some 20 µs unless the worker is over a limit (0: none) by RSS, and now and then at its processor time."""
         if self.process is None:
             return
         pid = self.process.pid
@@ -237,7 +237,8 @@ class Worker:
         if rss:
             self.history.add(now - self.started_at, rss, self.board.ints[MESSAGES] - self.messages_before)
         used = rss
-        if limit and rss > limit and metric != "rss":
+        least = min((each for each in (limit, kill) if each), default=0)
+        if least and rss > least and metric != "rss":
             # RSS is an upper bound: only who is over by it is worth the expensive look.
             found = memory.full(pid)
             used = (found.uss if metric == "uss" else found.pss) or rss if found else rss

@@ -121,6 +121,16 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
         assert text in out.getvalue().replace("\n", "")
 
 
+def test_a_message_that_kills_processes_is_named_once_it_is_condemned() -> None:
+    suspect = {"group": "shop", "topic": "orders", "partition": 3, "first_offset": 7, "last_offset": 7, "deaths": 3}
+    said = display.remarks(answer(worker(0), suspects=[suspect | {"condemned": True}]), NOW)
+
+    assert any(
+        "message 7 of orders/3 (group shop) killed its process 3 times: it never runs again." in text for text in said
+    )
+    assert display.remarks(answer(worker(0), suspects=[suspect | {"condemned": False}]), NOW) == []
+
+
 def test_partitions_that_are_paused_stand_still_or_have_nobody_are_named() -> None:
     """Each with what somebody has to know to do something about it; a pause with what was taken out of it since."""
     standing = {"group": "shop", "topic": "orders", "partition": 3, "position": 41, "lag": 9, "standing": 70.0}

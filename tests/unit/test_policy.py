@@ -511,6 +511,14 @@ def test_workers_that_have_handled_their_share_are_recycled_one_at_a_time() -> N
     assert decide(swarm(up(0, **done), up(1, settling=True)), LIMITS, 1000.0) == []
 
 
+def test_workers_that_are_old_enough_are_replaced_one_at_a_time() -> None:
+    """Beyond the lifetime, not at it; 0 is no limit."""
+    assert decide(swarm(up(started_at=900.0, lifetime=100.0), up(1, started_at=0.0)), LIMITS, 1000.0) == []
+    old = [up(index, started_at=899.0, lifetime=100.0) for index in range(2)]
+    assert decide(swarm(*old), LIMITS, 1000.0) == [Terminate(0, 100, "lifetime")]
+    assert decide(swarm(old[0], up(1, settling=True)), LIMITS, 1000.0) == []
+
+
 def test_nobody_is_replaced_by_plan_while_another_leaves_for_good() -> None:
     """A reload that wants fewer workers: the surplus goes first, all of it, then the others are replaced one by one."""
     due = up(0, restart_due=True)
