@@ -99,6 +99,7 @@ def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
                 f"A topic of the {by.label} is not chosen alone: name the pattern, or have it match less." if by else ""
             )
             problems.append((where, what, alone or listed))
+    problems += _caught_by_patterns(groups, settings)
     if settings.isolate is not None and not any(plan.matches(place(settings.isolate)[0]) for plan in plans):
         what = f"nothing in the app consumes {place(settings.isolate)[0]!r}"
         problems.append(("swarm.isolate", what, f"Its topics are {_listed(topics)}."))
@@ -108,6 +109,30 @@ def selection_problems(groups: Groups, settings: SwarmSection) -> list[Problem]:
         what = f"nothing is left to consume of groups {_listed(groups)} with topics {_listed(topics)}"
         problems.append((f"swarm.{used[0]}", what, f"Include more or exclude less ({', '.join(used)})."))
     return problems
+
+
+def _caught_by_patterns(groups: Groups, settings: SwarmSection) -> list[Problem]:
+    """Topics that are left out, and that a pattern which is left in would consume all the same."""
+    kept = [plan for plans in choose(groups, settings.model_copy(update={"isolate": None})).values() for plan in plans]
+    left_out = {
+        name
+        for plans in groups.values()
+        for plan in plans
+        for name in plan.topics
+        if not _is_chosen(name, settings.include_topics, settings.exclude_topics)
+    }
+    key = "exclude_topics" if settings.exclude_topics else "include_topics"
+    return [
+        (
+            f"swarm.{key}",
+            f"{name!r} is left out, and the {plan.label} matches it",
+            "Leave out that pattern, too, or have it match less.",
+        )
+        for plan in kept
+        if plan.pattern is not None
+        for name in sorted(left_out)
+        if plan.matches(name)
+    ]
 
 
 def _narrowed(plan: Plan, settings: SwarmSection) -> Plan | None:

@@ -88,6 +88,20 @@ def test_a_name_that_matches_nothing_and_a_selection_that_leaves_nothing_are_ref
     assert all(problem)
 
 
+def test_a_topic_that_is_left_out_and_caught_by_a_pattern_is_refused(app: App) -> None:
+    """It would be consumed all the same, by another handler than its own."""
+    app.subscribe("audit-eu")(lambda messages: None)
+    assert not selection_problems(app.groups(), settings())
+    assert not selection_problems(app.groups(), settings(exclude_topics=["audit*"]))
+
+    [problem] = selection_problems(app.groups(), settings(exclude_topics=["audit-eu"]))
+
+    assert problem[:2] == (
+        "swarm.exclude_topics",
+        "'audit-eu' is left out, and the subscription to pattern 'audit-.*' (app.<locals>.handler) matches it",
+    )
+
+
 def test_a_selection_is_checked_with_the_app() -> None:
     """`check` and `start` refuse it; an app without any subscription is refused for that alone."""
     from swarm.config import Settings
