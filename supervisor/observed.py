@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+_TOOK: Final = ": it took "
+"""How `swarm.bus` says that a single listener was slow."""
 MOST: Final = 500
 """Observations kept in all."""
 
@@ -43,12 +45,13 @@ class Observed:
                     "evidence": f"{count} of the jobs that were looked at left something behind, last a {example} ({who})",
                 }
             elif kind == "listener":
-                slow = where == "*"
+                slow = where == "*" or _TOOK in example
+                what = f"the listener {where} {'is too slow' if slow else 'raises'}"
                 yield {
                     "rule": "listener_fails",
                     "severity": "warning",
-                    "what": "listeners of the application are too slow" if slow else f"the listener {where} raises",
-                    "cause": "More events come than they take, and those beyond 10,000 that wait are dropped."
+                    "what": "listeners of the application are too slow" if where == "*" else what,
+                    "cause": "Where more events come than listeners take, those beyond 10,000 that wait are dropped."
                     if slow
                     else "What it would have said or counted is missing; processing goes on as if it were not there.",
                     "fix": "Do less in a listener: count, and send elsewhere."

@@ -164,12 +164,16 @@ def silent(swarm: Swarm, worker: Worker) -> Finding | None:
         if job is not None and job.where
         else "see its backtrace"
     )
-    if worker.process_state == "D":
-        holder = (
-            "its process waits in the kernel without being interruptible (state D: a disk, or a network file system)"
-        )
     left = swarm.limits.report_timeout - age
     then = f"in {spell(left)} (report_timeout) it is replaced" if left > 0 else "it is being replaced (report_timeout)"
+    if worker.process_state == "D":
+        text = (
+            f"worker {worker.index} has not reported for {spell(age)}: its process waits in the kernel and cannot be interrupted (state D: a disk, "
+            f"a network file system, or memory that has to come back from swap); {then}"
+        )
+        return _of(
+            worker, "silent", "error", text, "Look at the disk, the mounts and the swap (vmstat 1) of the machine."
+        )
     text = f"worker {worker.index} has not reported for {spell(age)}: something holds Python's lock (GIL), {holder}; {then}"
     mend = "Code that computes or waits in C for long has to release the lock, or to run in a process of its own."
     return _of(worker, "silent", "error", text, mend)

@@ -31,12 +31,14 @@ def test_findings_add_up_the_workers_and_name_them() -> None:
     for worker, count in ((1, 8), (0, 2), (1, 16)):
         observed.heard(worker, {"kind": "listener", "where": "audit", "example": "at x: ValueError", "count": count})
     observed.heard(0, {"kind": "listener", "where": "*", "example": "at x: dropped", "count": 4})
+    observed.heard(0, {"kind": "listener", "where": "slow", "example": "at x: it took 2.0 s: events", "count": 4})
     observed.heard(2, {"kind": "threads", "where": "subscription to orders", "example": "thread 'later'", "count": 3})
 
-    slow, raising, threads = observed.findings()
+    slow, raising, slow_alone, threads = observed.findings()
 
     assert (slow["rule"], slow["what"]) == ("listener_fails", "listeners of the application are too slow")
     assert raising["evidence"] == "18 times, last at x: ValueError (workers 0, 1)"
+    assert slow_alone["what"] == "the listener slow is too slow"
     assert threads["rule"] == "handler_leaves_threads"
     assert {"rule", "severity", "what", "cause", "fix", "evidence"} == set(threads)
 
