@@ -272,7 +272,8 @@ def reload(config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> in
 @with_settings
 @wait_option
 def scale(workers: int, config: Path | None, overrides: tuple[str, ...], *, wait: bool) -> int:
-    """Change the number of workers to N while the swarm runs. It lasts until the daemon ends; `swarm.workers` is not written.
+    """Change the number of workers to N while the swarm runs. It lasts until the daemon ends or
+    reloads; `swarm.workers` is not written.
 
     New workers join the groups; those with the highest numbers finish, commit and hand their partitions over.
 

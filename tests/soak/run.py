@@ -29,6 +29,8 @@ RATE = 400  # messages/s
 SAMPLE_EVERY = 5.0  # s
 CATCH_UP = 180.0  # s
 GROWTH = 1.10
+EXPECTED = ("memory_limit", "consume_timeout", "report_timeout", "crashed", "killed")
+"""What workers of the application end by."""
 """How much more the supervisor may hold in the last quarter than in the first: an allocator's noise."""
 
 
@@ -169,6 +171,10 @@ def _judge(daemon: Daemon, produced: Counter[int], done: set[tuple[int, int]], s
     print(f"supervisor's processor time: {busy:.1%} of a core; most children: {max(s.children for s in samples)}")
     exits = Counter(event["reason"] for event in daemon.events("worker_exited"))
     print(f"{sum(produced.values())} messages; workers ended: {dict(exits)}")
+    if samples[-1].zombies > 0:
+        problems.append(f"{samples[-1].zombies} zombies at the end")
+    if len(samples) * SAMPLE_EVERY >= 600.0:  # every kind of accident has had its time by then
+        problems += [f"no worker ended by {reason}" for reason in EXPECTED if not exits[reason]]
     for problem in problems:
         print(f"FAILED: {problem}")
     return 1 if problems else 0

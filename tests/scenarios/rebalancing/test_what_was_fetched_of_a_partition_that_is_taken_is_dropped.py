@@ -11,7 +11,7 @@ from tests.support.kafka import Broker
 from tests.support.recording import Recording
 
 APP = HANDLER + '\n    app.subscribe("TOPIC", max_messages=5)(Noted)\n'
-PARTITIONS, MESSAGES = 4, 1000
+PARTITIONS, MESSAGES = 4, 700
 
 
 @pytest.mark.parametrize("protocol", [{}, {"group.protocol": "consumer"}], ids=["classic", "consumer"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
+from swarm.display import remarks
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -45,9 +48,8 @@ def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_g
     daemon.wait_for(lambda: daemon.status()["ownership"]["checked"] is not None, what="a look at the owners")
     before = daemon.status()["unowned"]
     broker.add_partitions(orders, 4)
+    alarmed = daemon.wait_for(lambda: with_alarm(daemon), what="the alarm in its status")
     (alarm,) = daemon.wait_for_event("partition_unowned")
-    shown = daemon.run("status").stdout
-    listed = daemon.status()["unowned"]
     daemon.wait_for(lambda: daemon.status()["unowned"] == [], what="the alarm to end", within=60)
     broker.produce(orders, [(None, "new")], 3)
     daemon.wait_for(lambda: recording.seen(orders), what="the new partition to be read")
@@ -56,8 +58,14 @@ def test_partitions_that_nobody_in_the_group_has_raise_an_alarm_until_somebody_g
     assert before == []
     assert len(daemon.events("group_rejoined")) == 1
     assert (alarm["group"], alarm["topic"], alarm["partitions"]) == (daemon.group, orders, [2, 3])
-    assert f"nobody in group {daemon.group} has {orders}/2,3" in shown
-    assert [(each["topic"], each["partition"]) for each in listed] == [(orders, 2), (orders, 3)]
+    assert f"nobody in group {daemon.group} has {orders}/2,3" in "\n".join(remarks(alarmed, time.time()))
+    assert [(each["topic"], each["partition"]) for each in alarmed["unowned"]] == [(orders, 2), (orders, 3)]
+
+
+def with_alarm(daemon: Daemon) -> dict[str, Any] | None:
+    """Its status, if it names partitions without an owner: that may last for no longer than a second."""
+    status = daemon.status()
+    return status if status["unowned"] else None
 
 
 def crash_who_asks(daemon: Daemon) -> bool:
