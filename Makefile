@@ -38,8 +38,9 @@ check: venv ## Format, lint, types, unit tests: a minute, before each commit
 	@# earlier build has left behind, which setuptools would pack again.
 	@rm -rf build/typed build/lib build/bdist.*
 	$(PYTHON) -m pip install -q --no-deps --no-build-isolation --target build/typed .
-	MYPYPATH=build/typed:. $(PYTHON) -m mypy -p swarm -p tests
-	$(PYTEST) -q -n 2 tests/unit
+	@# Types beside the unit tests: they take 20 s of one core.
+	MYPYPATH=build/typed:. $(PYTHON) -m mypy -p swarm -p tests & types=$$!; \
+	$(PYTEST) -q -n 2 tests/unit; units=$$?; wait $$types && exit $$units
 
 .PHONY: docs
 docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code

@@ -14,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-expo
     ResourceType,
 )
 
-from tests.scenarios.supervision.explaining import until
+from tests.scenarios.supervision.explaining import mentioned, until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.ports import free_port
@@ -125,6 +125,7 @@ def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is
     daemon.wait_for(lambda: len(recording.all(topic="open")) == 3, what="the topic that is allowed")
     _said(daemon, "client_error", "closed", "Grant this user Read on the topic closed")
     _said(daemon, "client_error", other, f"Grant this user Read on the group {other}")
+    assert other in mentioned(daemon, "refused")["text"]
     secured.grant(READ, TOPIC, "closed")
     secured.grant(READ, GROUP, other)
     daemon.wait_for(lambda: len(recording.all(topic="closed")) == 3, what="the topic that was granted")
@@ -208,6 +209,7 @@ def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
 
     daemon.start()
     daemon.wait_for(lambda: said("Transactional Id authorization failed"), what="the transactional id to be said")
+    assert "its transaction did not come about" in until(daemon, "transaction_refused", "orders/0")["verdict"]
     secured.grant(WRITE, ResourceType.TRANSACTIONAL_ID, "*")
     daemon.wait_for(lambda: said("Topic authorization failed"), what="the output topic to be said")
     until(daemon, "failing", "orders/0")

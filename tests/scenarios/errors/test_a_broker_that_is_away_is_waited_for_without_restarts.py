@@ -47,7 +47,9 @@ def test_a_broker_that_is_away_at_the_start_and_later_is_waited_for_without_rest
         daemon.wait_for(lambda: len(recording.seen("orders")) > 200, what="the work to be under way")
         assert _answer(daemon, "/readyz") == 200
 
-        kafka.restart()
+        kafka.stop()
+        assert _answer(daemon, "/healthz") == 200
+        kafka.start()
         for partition in range(4):
             kafka.produce("orders", [(None, str(number)) for number in range(700, 800)], partition)
         daemon.wait_for(lambda: len(recording.seen("orders")) == 4 * 800, what="every message")

@@ -75,3 +75,40 @@ def _commit(broker: Broker, group: str, partition: TopicPartition) -> None:
         consumer.commit(offsets=[partition], asynchronous=False)
     finally:
         consumer.close()
+
+
+SEEKING = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.subscribe("{topic}", max_messages=1)
+    def orders(messages, consumer):
+        record(messages[0])
+        if (messages.partition, messages.first_offset) == (0, 2):
+            consumer.seek(1000)
+"""
+
+
+def test_a_seek_beyond_the_log_is_said_and_holds_only_its_own_partition(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """It is a mistake of the handler's: nobody guesses what it meant, and a restart goes on where it had asked from."""
+    orders = topic(partitions=2)
+    daemon = swarm_project(SEEKING.format(topic=orders), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.2}})
+    daemon.expect_errors("offset_out_of_range")
+    recording = Recording(daemon.folder)
+    for partition in range(2):
+        broker.produce(orders, [(None, str(number)) for number in range(10)], partition)
+
+    daemon.start()
+    (event,) = daemon.wait_for_event("offset_out_of_range")
+    until(daemon, "out_of_range", f"{orders}/0")
+    broker.produce(orders, [(None, "later")], 1)
+    daemon.wait_for(lambda: recording.all(partition=1, offset=10), what="the other partition to go on")
+    assert daemon.stop() == 0
+
+    assert (event["partition"], event["offset"], event["action"]) == (0, 1000, "pause")
+    assert recording.offsets(orders) == {0: [0, 1, 2], 1: list(range(11))}
+    assert broker.committed(daemon.group)[(orders, 1)] == 11

@@ -24,22 +24,30 @@ APP = """
 def test_a_message_that_fails_on_is_a_first_attempt_where_its_partition_went(
     broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
-    """Counted from one again after a revocation, so that `max_attempts` and the backoff are those of this try, not of another host's."""
-    orders = topic()
+    """Counted from one again after a revocation, so that `max_attempts` and the backoff are those of this try: at another host, and where the
+    partition comes back to."""
+    orders = topic(partitions=2)
     settings = {"swarm": {"workers": 1, "group_id": group}}
     first, second = (swarm_project(APP.format(orders=orders), settings, name=name) for name in ("first", "second"))
     before, after = Recording(first.folder), Recording(second.folder)
     for daemon in (first, second):
         daemon.expect_errors("consume_failed")
-    broker.produce(orders, [(None, "x")])
+    for partition in range(2):
+        broker.produce(orders, [(None, "x")], partition)
 
     first.start()
-    first.wait_for(lambda: len(before.all()) >= 4, what="some attempts")
-    second.start().until_running()
-    assert first.stop() == 0
+    for partition in range(2):
+        first.wait_for(lambda number=partition: len(before.all(partition=number)) >= 4, what="some attempts")
+    second.start()
     second.wait_for(lambda: len(after.all()) >= 3, what="attempts of the next holder")
+    moved = after.all()[0].partition
     assert second.stop() == 0
+    first.wait_for(lambda: [each.attempt for each in before.all(partition=moved)].count(1) == 2, what="it to be back")
+    first.wait_for(lambda: before.all(partition=moved)[-1].attempt >= 3, what="more attempts")
+    assert first.stop() == 0
 
-    for recording in (before, after):
-        attempts = [each.attempt for each in recording.all()]
-        assert attempts == [*range(1, len(attempts) + 1)]
+    there = [each.attempt for each in after.all(partition=moved)]
+    assert there == [*range(1, len(there) + 1)]
+    here = [each.attempt for each in before.all(partition=moved)]
+    again = len(here) - here[::-1].index(1) - 1
+    assert here == [*range(1, again + 1), *range(1, len(here) - again + 1)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -134,6 +135,12 @@ def test_each_cause_of_a_repetition_or_a_gap_is_named_with_its_evidence(
     assert "SIGKILL" in evidence["crash"]
     assert "ValueError: not the first time" in evidence["retry"]
     assert f"group {group}" in evidence["second_group"]
+    text = daemon.run("audit", "--by-content").stdout
+    assert text.startswith("7 duplicates, 1 gap in ")
+    assert f"duplicate: retry  {group}-retry/0 3  group {group}" in text
+    assert f"gap: offset_reset  {group}-forward/0 10..12  group {group}" in text
+    assert "ValueError: not the first time" in text
+    assert "1 of them unexplained." in text
     assert daemon.audit("--topic", f"{group}-crash", "--offsets", "6")["exit"] == 0
     assert daemon.audit("--until", "2026-01-31T12:00")["duplicates"] == []
 
@@ -273,3 +280,34 @@ def test_healthy_swarms_of_every_kind_repeat_nothing(
     assert (repeated, answer["gaps"], answer["exit"]) == ([], [], 0)
     assert answer["partitions"] == 18
     assert len(recording.all(topic=f"{group}-plain")) == 3 * written
+
+
+SILENT = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("TOPIC")
+    def orders(message):
+        record(message)
+"""
+
+
+def test_without_a_journal_the_audit_says_so_and_where_one_would_be(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Messages are handled as ever; nothing is written, and nothing is made up."""
+    orders = topic()
+    daemon = swarm_project(SILENT.replace("TOPIC", orders), {"swarm": {"workers": 1}, "journal": {"enabled": False}})
+    recording = Recording(daemon.folder)
+    broker.produce(orders, [(None, str(number)) for number in range(10)])
+    daemon.start()
+    daemon.wait_for(lambda: len(recording.all()) == 10, what="every message")
+    said = daemon.run("audit")
+    assert daemon.stop() == 0
+
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "there is no journal to look at" in said.stderr
+    assert "unless journal.enabled is false" in said.stderr
+    assert not list(Path(daemon.settings["swarm"]["state_dir"]).rglob("*.seg"))

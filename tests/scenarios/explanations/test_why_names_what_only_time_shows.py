@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from tests.scenarios.supervision.explaining import until, why
+from tests.scenarios.supervision.explaining import mentioned, until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 
@@ -63,7 +62,7 @@ def test_why_names_what_is_seen_only_over_time(
     pouring.start()
     try:
         filling = until(daemon, "gathering", f"{names['filling']}/0")
-        [near] = daemon.wait_for(lambda: near_its_limit(daemon), what="the worker's memory to be said")
+        near = mentioned(daemon, "near_memory_limit", "0")
         behind = until(daemon, "falls_behind", f"{names['slow']}/0", within=60)
         still = until(daemon, "still", f"{names['unmarked']}/0", within=60)
     finally:
@@ -75,7 +74,3 @@ def test_why_names_what_is_seen_only_over_time(
     assert "of its memory_limit of 1,000 MiB" in near["text"]
     assert "messages/s are done" in behind["verdict"]
     assert "does not mark what it has done" in still["verdict"]
-
-
-def near_its_limit(daemon: Daemon) -> list[dict[str, Any]]:
-    return [each for each in why(daemon, "0")["findings"] if each["rule"] == "near_memory_limit"]

@@ -155,3 +155,65 @@ def _held(daemon: Daemon) -> list[int]:
 
 def _lag(daemon: Daemon, partition: int) -> Any:
     return next(place["lag"] for place in daemon.workers()[0]["assignment"] if place["partition"] == partition)
+
+
+EXACTLY = """
+    import time
+    from pathlib import Path
+    from swarm import App, Consumer
+    from recording import record
+
+    app = App("shop")
+    folder = Path(__file__).parent
+
+    @app.subscribe("{topic}", delivery="exactly_once", long_running=True, max_messages=1)
+    class Orders(Consumer):
+        def consume(self, messages):
+            (message,) = messages
+            record(message)
+            self.producer.produce("{outputs}", message.raw, key=folder.name)
+            while not folder.joinpath("short").exists() and not folder.joinpath("end").exists():
+                time.sleep(0.01)
+            record(message, "end")
+"""
+
+
+def test_what_a_long_running_job_produced_is_undone_where_its_partition_was_taken_meanwhile(
+    broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
+) -> None:
+    """Exactly once: the next holder has handled the message and committed its outputs when the old job comes to its end."""
+    orders, outputs = topic(partitions=2), topic()
+    old, new = (
+        swarm_project(
+            EXACTLY.format(topic=orders, outputs=outputs),
+            {"swarm": {"workers": 1, "group_id": group, "name": name}, "kafka": {"heartbeat.interval.ms": 300}},
+            name=name,
+        )
+        for name in ("a", "b")
+    )
+    before, after = Recording(old.folder), Recording(new.folder)
+    for daemon in (old, new):
+        daemon.expect_errors("transaction_aborted", "consume_failed", "transactional_producer_replaced")
+    Path(new.folder, "short").touch()
+    for partition in range(2):
+        broker.produce(orders, [(None, f"order {partition}")], partition)
+
+    old.start()
+    old.wait_for(lambda: len(before.all()) == 2, what="both jobs to run")
+    new.start()
+    (there,) = new.wait_for(lambda: after.all("end"), what="the partition that went over")
+    new.wait_for(lambda: broker.committed(group).get((orders, there.partition)) == 1, what="its commit")
+    Path(old.folder, "end").touch()
+    old.wait_for(lambda: len(before.all("end")) == 2, what="both old jobs to end")
+    old.wait_for(
+        lambda: broker.committed(group) == {(orders, 0): 1, (orders, 1): 1}, what="the job that kept its partition"
+    )
+    assert old.stop() == 0
+    assert new.stop() == 0
+
+    assert after.offsets(orders) == {there.partition: [0]}
+    written = {message.value(): message.key() for message in broker.read_all(outputs, read_committed=True)}
+    assert len(broker.read_all(outputs, read_committed=True)) == 2
+    assert written[b"order %d" % there.partition] == new.folder.name.encode()
+    assert written[b"order %d" % (1 - there.partition)] == old.folder.name.encode()
+    assert len(broker.read_all(outputs)) == 3, "the old job had produced nothing"

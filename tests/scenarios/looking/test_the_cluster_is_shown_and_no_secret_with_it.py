@@ -114,6 +114,7 @@ def test_lag_topics_and_messages_are_shown_with_and_without_a_daemon(
     assert about["newest"] < time.time() * 1000 - 50_000
     assert orders in printed(daemon, "topics")
 
+    held = broker.committed(group)
     looked = asked(daemon, "peek", f"{orders}/0", "--offset", "7", "--limit", "2")["messages"]
     assert [(each["offset"], each["value_as"], each["value"]["id"]) for each in looked] == [
         (7, "app", 7),
@@ -131,6 +132,7 @@ def test_lag_topics_and_messages_are_shown_with_and_without_a_daemon(
     assert "numbered 0 to 1" in printed(daemon, "peek", f"{orders}/2", code=1)
     assert "there is no topic" in printed(daemon, "topics", f"{orders}-gone", code=1)
     assert asked(daemon, "lag", "--group", group)["total"]["lag"] == 0
+    assert (broker.committed(group), broker.members(group)) == (held, []), "who looks has no part in the group"
 
 
 def test_deleted_compacted_and_aborted_offsets_are_said_not_shown(

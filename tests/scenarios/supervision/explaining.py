@@ -65,6 +65,15 @@ def by_command(daemon: Daemon, *args: str) -> Why:
     return answer
 
 
+def mentioned(daemon: Daemon, rule: str, subject: str | None = None, within: float = 30.0) -> dict[str, Any]:
+    """Blocks until this rule is among the findings, and returns its finding."""
+
+    def found() -> dict[str, Any] | None:
+        return next((each for each in why(daemon, subject)["findings"] if each["rule"] == rule), None)
+
+    return daemon.wait_for(found, within, f"why {subject or ''} to mention {rule}")
+
+
 def until(daemon: Daemon, rule: str, subject: str | None = None, within: float = 30.0) -> Why:
     """Blocks until the verdict is this rule's, and returns the answer."""
     seen: list[str] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     change(daemon.folder / "app.py", "app = App", "app = Appp")
     broken = daemon.run("reload")
     said = until(daemon, "reload_refused")["verdict"]
+    examined = json.loads(daemon.run("doctor", "--json", "--seconds", "0").stdout)["findings"]
     unmoved = [worker["pid"] for worker in daemon.workers()]
     change(daemon.folder / "app.py", "app = Appp", "app = App")
     change(daemon.config, '"workers" = 3', '"workers" = 0')
@@ -76,6 +78,7 @@ def test_new_code_and_settings_are_taken_without_a_stop_and_refused_where_they_d
     assert daemon.stop() == 0
 
     assert "the newest code or settings are not in use" in said
+    assert "reload_refused" in {each["rule"] for each in examined}
     assert (reloaded.returncode, reloaded.stderr) == (0, "")
     assert daemon.pid == pid
     assert len(after) == 3

@@ -11,9 +11,16 @@ from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 
 APP = """
+    import gc
+    import os
     from swarm import App
 
     app = App("seen")
+
+    @app.after_fork
+    def count(worker):
+        with open(f"frozen-{os.getpid()}", "w") as file:
+            print(gc.get_freeze_count(), file=file)
 
     @app.subscribe("TOPIC")
     def handle(messages):
@@ -28,6 +35,7 @@ SWARM: dict[str, Any] = {
     "state": str,
     "version": str,
     "started_at": str,
+    "allocator": str,
     "groups": list,
     "workers": list,
 }
@@ -82,6 +90,10 @@ def test_every_promised_fact_is_there(
         assert_types(worker["memory"], MEMORY)
         assert worker["index"] == number
         assert worker["state"] == "running"
+        frozen = int((daemon.folder / f"frozen-{worker['pid']}").read_text())
+        assert frozen > 10_000, (
+            "what was loaded before the fork is looked at by each collection, and its pages are copied"
+        )
         assert max(worker["report_age"], worker["poll_age"]) < worker["uptime"]
         assert 0 < worker["memory"]["uss"] <= worker["memory"]["rss"]
         for partition in worker["assignment"]:

@@ -34,6 +34,7 @@ def test_why_says_what_holds_each_partition_up(
     idle = until(daemon, "no_lag")
     assert idle["verdict"].startswith("everything moves: there is nothing to do")
     assert until(daemon, "no_lag", f"{orders}/4")["level"] == "fine"
+    assert "no worker of this swarm has elsewhere/0" in until(daemon, "not_held", "elsewhere/0")["verdict"]
 
     daemon.run("pause", f"{orders}/2")
     for partition, what in enumerate(("sleep", "fail", "fine", "pause")):
