@@ -51,6 +51,8 @@ FLUSH_TIMEOUT: Final = 0.5
 """Seconds that an abort waits for what was produced to be on the broker."""
 UNKNOWN_AFTER: Final = 3.0
 """Seconds for which a commit is tried on once the worker stops: then its outcome is left to the successor, who asks the broker."""
+LOOK: Final = 0.1
+"""Seconds between two looks whether a call that has not come back is waited for any longer."""
 _REPLACE_PAUSE: Final = 1.0
 
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -104,8 +106,9 @@ def transactional_properties(user: Mapping[str, Any], producer: Mapping[str, Any
     return result
 
 
-def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Make a call in a thread of its own, which is left behind where it does not come back: TimeoutError. Blocks; raises what it raises."""
+def _within(seconds: float, call: Callable[[], None], hurry: Callable[[], bool] = lambda: False) -> None:
+    """Make a call in a thread of its own, which is left behind where it does not come back, or as soon as `hurry()`: TimeoutError. Blocks;
+    raises what it raises."""
     outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def run() -> None:
@@ -117,12 +120,17 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
             outcome.put(None)
 
     threading.Thread(target=run, name="offsets", daemon=True).start()
-    try:
-        error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"the client did not come back from sending offsets within {seconds:g} s") from None
-    if error is not None:
-        raise error
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            error = outcome.get(timeout=min(LOOK, max(0.0, deadline - time.monotonic())))
+        except queue.Empty:
+            if time.monotonic() < deadline and not hurry():
+                continue
+            raise TimeoutError(f"the client did not come back from sending offsets within {seconds:g} s") from None
+        if error is not None:
+            raise error
+        return
 
 
 def brief(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,12 +234,13 @@ class Seat:
         if error is not None and self.undelivered is None:
             self.undelivered = error
 
-    def send_offsets(self, position: TopicPartition, membership: Any) -> None:
-        """Make an offset part of the transaction. In a thread of its own, which is left behind where the call does not come back
-        (TimeoutError): it holds a producer that is to be replaced, and can do nothing more once that has happened. KafkaException.
+    def send_offsets(self, position: TopicPartition, membership: Any, hurry: Callable[[], bool]) -> None:
+        """Make an offset part of the transaction. In a thread of its own, which is left behind where the call does not come back, or as soon
+        as `hurry()` (TimeoutError): it holds a producer that is to be replaced, and can do nothing more once that has happened.
+        KafkaException.
         """
         raw: Any = self._raw
-        _within(HANGS_AFTER, lambda: raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT))
+        _within(HANGS_AFTER, lambda: raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT), hurry)
 
     def say_committed(self, lane: Lane, offset: int | None, seconds: float) -> None:
         """A transaction of this producer happened, for a lane."""
@@ -398,7 +407,7 @@ class Transaction:
                     raise Aborted("the group's membership is not known yet")
                 position = TopicPartition(lane.topic, lane.partition, end, lane.metadata or "")
                 self._told_of = True
-                self._insist(lambda: self._seat.send_offsets(position, metadata))
+                self._insist(lambda: self._seat.send_offsets(position, metadata, self._is_overdue))
                 carried = end
         except Aborted:
             self.abort()
@@ -460,13 +469,18 @@ class Transaction:
                 failure = error.args[0]
                 if not failure.retriable() or failure.txn_requires_abort() or failure.fatal():
                     raise
-                now = time.monotonic()
-                if self._lane.closing:
-                    self._closing_since = self._closing_since or now
-                    if now - self._closing_since > UNKNOWN_AFTER:
-                        raise
+                if self._is_overdue():
+                    raise
             with contextlib.suppress(Exception):
                 self._raw.poll(0.1)
+
+    def _is_overdue(self) -> bool:
+        """Whether the lane has been closing for so long that this transaction is given up."""
+        if not self._lane.closing:
+            return False
+        now = time.monotonic()
+        self._closing_since = self._closing_since or now
+        return now - self._closing_since > UNKNOWN_AFTER
 
 
 def _told(call: Callable[[], Any]) -> None:

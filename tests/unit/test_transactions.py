@@ -229,11 +229,16 @@ def test_a_broker_that_is_away_is_asked_again_but_not_for_long_once_the_lane_clo
         stage.begin().commit(9)
 
 
+@pytest.mark.parametrize("limit", ["HANGS_AFTER", "UNKNOWN_AFTER"])
 def test_a_client_that_does_not_come_back_from_sending_offsets_is_left_behind(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    limit: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its transaction did not happen, for it is never committed; the run is repeated with another producer."""
-    monkeypatch.setattr(transactions, "HANGS_AFTER", 0.05)
+    """Its transaction did not happen, for it is never committed; the run is repeated with another producer. Sooner where the worker stops,
+    which has no time for a broker that is away."""
+    monkeypatch.setattr(transactions, "HANGS_AFTER", 30.0)
+    monkeypatch.setattr(transactions, limit, 0.05)
+    if limit == "UNKNOWN_AFTER":
+        stage.lane.closing = "shutdown"
     gate = threading.Event()
 
     def hang() -> None:
