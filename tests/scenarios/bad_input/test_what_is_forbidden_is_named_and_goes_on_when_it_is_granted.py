@@ -145,9 +145,14 @@ def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is
     _said(daemon, "commit_failed", group, f"Grant this user Read on the group {group}")
     refused = until(daemon, "commit_refused", "open/1")["verdict"]
     secured.grant(READ, GROUP, group)
-    everything = {("open", 0): 5, ("open", 1): 3, ("closed", 0): 3}
+    secured.revoke(READ, TOPIC, "closed")
+    secured.produce("closed", [(None, "good")] * 2, 0)
+    secured.produce("open", [(None, "good")], 1)
+    daemon.wait_for(lambda: recording.all(topic="open", partition=1, offset=3), what="the topic that is still allowed")
+    secured.grant(READ, TOPIC, "closed")
+    everything = {("open", 0): 5, ("open", 1): 4, ("closed", 0): 5}
     daemon.wait_for(lambda: secured.committed(group) == everything, what="every offset")
-    daemon.wait_for(lambda: len(recording.all("other")) == 8, what="the other group's messages")
+    daemon.wait_for(lambda: len(recording.all("other")) == 9, what="the other group's messages")
     assert daemon.stop() == 0
 
     assert "a restart would repeat it" in refused
@@ -224,21 +229,24 @@ def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
 
 
 BEFORE = """
-    from swarm import App
+    from swarm import App, DeadLetter
     from recording import record
 
     app = App("shop")
 
-    @app.each("orders", delivery="at_most_once")
+    @app.each("orders", delivery="at_most_once", dead_letter=DeadLetter("dead"))
     def order(message):
         record(message)
+        if message.raw == b"bad":
+            raise ValueError("no order")
 """
 
 
 def test_at_most_once_runs_nothing_while_its_commit_is_forbidden_and_all_of_it_once_it_is_granted(
     secured: SecuredBroker, group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
-    """A commit that is refused is no commit: what would be handled now might be handled again."""
+    """A commit that is refused is no commit: what would be handled now might be handled again. A dead letter that is refused is waited for,
+    and what stands behind it."""
     daemon = swarm_project(
         BEFORE,
         {
@@ -252,9 +260,10 @@ def test_at_most_once_runs_nothing_while_its_commit_is_forbidden_and_all_of_it_o
         },
         bootstrap=secured.secured,
     )
-    daemon.expect_errors("consume_failed")
+    daemon.expect_errors("consume_failed", "dead_letter_failed", "message_dead_lettered")
     recording = Recording(daemon.folder)
     secured.create_topic("orders", 1)
+    secured.create_topic("dead", 1)
     secured.grant(READ, TOPIC, "orders")
     secured.grant(READ, GROUP, group)
     secured.produce("orders", [(None, str(number)) for number in range(3)], 0)
@@ -269,8 +278,14 @@ def test_at_most_once_runs_nothing_while_its_commit_is_forbidden_and_all_of_it_o
     secured.grant(READ, GROUP, group)
     daemon.wait_for(lambda: secured.committed(group) == {("orders", 0): 6}, what="the rest", within=60)
     daemon.wait_for(lambda: len(recording.all()) == 6, what="the rest to be handled")
+    secured.produce("orders", [(None, "bad"), (None, "good")], 0)
+    _said(daemon, "dead_letter_failed", "dead", "Grant this user Write on the topic dead")
+    assert recording.all(offset=7) == []
+    secured.grant(WRITE, TOPIC, "dead")
+    daemon.wait_for(lambda: recording.all(offset=7), what="the message behind the dead letter")
     assert daemon.stop() == 0
 
-    assert recording.offsets("orders")[0] == list(range(6))
+    assert [letter.value() for letter in secured.read_all("dead")] == [b"bad"]
+    assert recording.offsets("orders")[0] == list(range(8))
     assert daemon.events("message_dropped") == []
     assert [event["restarts"] for event in daemon.events("worker_started")] == [0]

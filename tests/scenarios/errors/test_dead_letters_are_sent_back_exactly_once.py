@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from click.testing import CliRunner
 from confluent_kafka import Message, Producer
 
+from swarm.cli import cli
 from tests.support.daemon import SWARMCTL, Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -72,6 +74,31 @@ def letter(source: str, number: int, partition: int = 0, error: str = "ValueErro
     }
 
 
+SELECTIONS = {
+    "--partition 1": 2,
+    "--partition 0 --partition 2": 3,
+    "--offsets 1..": 3,
+    "--partition 2 --offsets 1": 1,
+    "--source elsewhere": 0,
+    "--group another": 0,
+    "--error timeout --error value": 5,
+    "--attempts 99..": 0,
+    "--replayed 0": 5,
+    "--replayed 1..": 0,
+    "--since 2h": 5,
+    "--until 2h": 0,
+    "--limit 1": 1,
+}
+"""Options of a replay -> how many of the five letters below they choose: of partitions 1 (offsets 0, 1), 2 (0, 1) and 0 (2)."""
+
+
+def selected(daemon: Daemon, *options: str) -> int:
+    """How many letters a dry run with these options would send. In this process, for there are many."""
+    done = CliRunner().invoke(cli, ["dlq", "replay", "--config", str(daemon.config), "--dry-run", "--json", *options])
+    assert done.exit_code == 0, done.output
+    return sum(topic["sent"] for topic in json.loads(done.stdout)["topics"])
+
+
 def test_selected_letters_are_sent_back_as_they_were_and_processed_once(
     broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
@@ -90,6 +117,7 @@ def test_selected_letters_are_sent_back_as_they_were_and_processed_once(
 
     listed = json.loads(daemon.run("dlq", "list", "--json").stdout)
     rehearsed = json.loads(daemon.run("dlq", "replay", "--dry-run", "--json").stdout)
+    chosen = {options: selected(daemon, *options.split()) for options in SELECTIONS}
     untouched = len(broker.read_all(orders))
     first = daemon.run("dlq", "replay", "--error", "timeouterror", "--json")
     daemon.wait_for(lambda: len(recording.all()) == 6, what="the two that were late")
@@ -105,6 +133,8 @@ def test_selected_letters_are_sent_back_as_they_were_and_processed_once(
     }
     assert Counter(each["value"] for each in listed["letters"]) == {"late": 2, "bad": 3}
     assert rehearsed["topics"][0]["sent"] == 5
+    assert chosen == SELECTIONS
+    assert selected(daemon, "--source", orders, "--group", daemon.group, "--again") == 5
     assert untouched == 9, "a dry run has sent something"
     assert json.loads(first.stdout)["topics"][0] | {"left": []} == {
         "topic": dead,

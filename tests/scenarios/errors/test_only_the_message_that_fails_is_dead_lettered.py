@@ -14,7 +14,7 @@ APP = """
 
     app = App("shop")
 
-    @app.{form}("{orders}", max_messages=50, backoff=Backoff(initial=0.02), dead_letter=DeadLetter("{dead}", max_attempts=3))
+    @app.{form}("{orders}", max_messages=50, backoff=Backoff(initial=0.02), dead_letter=DeadLetter("{dead}", max_attempts={attempts}))
     def orders(item):
         for message in [item] if "{form}" == "each" else item:
             record(message)
@@ -23,13 +23,15 @@ APP = """
 """
 
 
-@pytest.mark.parametrize("form", ["each", "subscribe"])
+@pytest.mark.parametrize(("form", "attempts"), [("each", 3), ("subscribe", 3), ("subscribe", 1)])
 def test_only_the_message_that_fails_is_dead_lettered_with_where_it_came_from_and_why(
-    form: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    form: str, attempts: int, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
     """After max_attempts, alone of its batch, with key, value and origin; everything else is processed and committed."""
     orders, dead = topic(partitions=3), topic(partitions=2)
-    daemon = swarm_project(APP.format(form=form, orders=orders, dead=dead), {"swarm": {"workers": 1}})
+    daemon = swarm_project(
+        APP.format(form=form, orders=orders, dead=dead, attempts=attempts), {"swarm": {"workers": 1}}
+    )
     daemon.expect_errors("consume_failed", "message_dead_lettered")
     recording = Recording(daemon.folder)
     values = ["bad" if number in (0, 7, 8, 29) else "good" for number in range(30)]
@@ -49,7 +51,7 @@ def test_only_the_message_that_fails_is_dead_lettered_with_where_it_came_from_an
     assert headers["swarm.source.offset"] == b"7"
     assert headers["swarm.source.group"] == daemon.group.encode()
     assert headers["swarm.error"] == b"ValueError: b'bad' is no order"
-    assert int(headers["swarm.attempts"] or 0) >= 3
+    assert int(headers["swarm.attempts"] or 0) >= attempts
     events = daemon.events("message_dead_lettered")
     assert [(event["offset"], event["target"]) for event in events] == [(number, dead) for number in (0, 7, 8, 29)]
     assert recording.seen(orders) == {(2, number) for number in range(30)}

@@ -275,8 +275,13 @@ def test_healthy_swarms_of_every_kind_repeat_nothing(
     assert daemon.stop() == 0
 
     answer = daemon.audit()
-    # A broker that a busy machine starves may let a transaction time out: that is told, as the retry that it is.
-    repeated = [each for each in answer["duplicates"] if each["earlier"]["outcome"] != "aborted"]
+    # A broker that a busy machine starves may let a transaction time out, and a partition may be handed over between a failure and its
+    # dead letter: either is told, as the retry that it is.
+    repeated = [
+        each
+        for each in answer["duplicates"]
+        if each["earlier"]["outcome"] != ("failed" if each["topic"] == f"{group}-letters" else "aborted")
+    ]
     assert (repeated, answer["gaps"], answer["exit"]) == ([], [], 0)
     assert answer["partitions"] == 18
     assert len(recording.all(topic=f"{group}-plain")) == 3 * written

@@ -96,7 +96,7 @@ def test_leak_fragmentation_queue_and_health_are_told_apart(
         {
             "swarm": {"workers": 4},
             "worker": {"commit_interval": 1.0},
-            "supervision": {"check_interval": 0.2},
+            "supervision": {"check_interval": 0.2, "report_timeout": 60.0},  # one of them is stopped for a while
             "log": {"level": "info"},  # the batches of four handlers would be most of its work
         },
     )
