@@ -36,8 +36,9 @@ def test_a_message_that_fails_on_is_a_first_attempt_where_its_partition_went(
         broker.produce(orders, [(None, "x")], partition)
 
     first.start()
-    for partition in range(2):
-        first.wait_for(lambda number=partition: len(before.all(partition=number)) >= 4, what="some attempts")
+    first.wait_for(
+        lambda: all(len(before.all(partition=number)) >= 4 for number in range(2)), what="some attempts of both"
+    )
     second.start()
     second.wait_for(lambda: len(after.all()) >= 3, what="attempts of the next holder")
     moved = after.all()[0].partition
