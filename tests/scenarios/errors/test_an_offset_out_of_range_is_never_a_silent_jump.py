@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from tests.scenarios.conftest import ExpectViolation
 from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -92,9 +93,13 @@ SEEKING = """
 
 
 def test_a_seek_beyond_the_log_is_said_and_holds_only_its_own_partition(
-    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    broker: Broker,
+    topic: Callable[..., str],
+    swarm_project: Callable[..., Daemon],
+    expect_violation: ExpectViolation,
 ) -> None:
-    """It is a mistake of the handler's: nobody guesses what it meant, and a restart goes on where it had asked from."""
+    """It is a mistake of the handler's, and nobody guesses what it meant."""
+    expect_violation("lost", "the handler passes over what lies between")
     orders = topic(partitions=2)
     daemon = swarm_project(SEEKING.format(topic=orders), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.2}})
     daemon.expect_errors("offset_out_of_range")

@@ -66,7 +66,7 @@ def test_a_dead_letter_topic_that_is_not_there_holds_the_partition_and_loses_not
 ) -> None:
     """An event says so and names the topic; when it has been created the message is set aside and the rest goes on."""
     orders, dead = topic(partitions=2), topic(create=False)
-    daemon = swarm_project(APP.format(form="each", orders=orders, dead=dead), {"swarm": {"workers": 1}})
+    daemon = swarm_project(APP.format(form="each", orders=orders, dead=dead, attempts=3), {"swarm": {"workers": 1}})
     daemon.expect_errors("consume_failed", "dead_letter_failed", "message_dead_lettered")
     recording = Recording(daemon.folder)
     broker.produce(orders, [(None, "good"), (None, "bad"), (None, "good")], 0)

@@ -42,7 +42,8 @@ APP = """
             pieces.extend(every[::50])
 
     @app.subscribe("QUEUE", group="GROUP-queue", workers=[2], max_messages=2000, kafka={
-        "queued.max.messages.kbytes": 262144, "queued.min.messages": 100000, "statistics.interval.ms": 500})
+        "queued.max.messages.kbytes": 262144, "queued.min.messages": 100000, "statistics.interval.ms": 500,
+        "fetch.max.bytes": 4194304})  # answers are small against what is queued
     def slow(messages):
         time.sleep(0.5)  # each batch makes room for what one pass fetches, so the lane never stays full
 
