@@ -6,7 +6,7 @@ at which whoever asked gets what there is, and the reason for what there is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ Answers = Mapping[int, dict[str, Any]]
 """By worker index: `{"result": …}`, or `{"unanswered": why}`."""
 
 GONE: Final = "its process ended before it had answered"
+MUTE: Final = 5.0
+"""Seconds without a report after which a worker is not waited for: it hears a question in the same place in which it reports."""
 
 
 @dataclass(slots=True)
@@ -66,17 +68,18 @@ class Asking:
             question.answers[index] = {"result": message["result"]}
             self._settle(message["answer"])
 
-    def collect(self, now: float, alive: Iterable[int]) -> None:
-        """Give up who is late, and who is gone. Once a pass."""
-        if not self._open:
-            return
-        alive = set(alive)
+    def collect(self, now: float, alive: Mapping[int, float]) -> None:
+        """Give up who is late, who is mute, and who is gone. alive: pid -> when it reported last. Once a pass."""
         for number, question in list(self._open.items()):
+            asked_at = question.deadline - question.patience
             for index, pid in list(question.waiting.items()):
                 if pid not in alive:
                     question.answers[index] = {"unanswered": GONE}
-                elif now >= question.deadline:
-                    question.answers[index] = {"unanswered": f"it did not answer within {question.patience:g} s"}
+                elif now >= question.deadline or now - max(asked_at, alive[pid]) >= MUTE < question.patience:
+                    said = f"it did not answer within {now - asked_at:.0f} s"
+                    if now < question.deadline:
+                        said += ", and does not report either"
+                    question.answers[index] = {"unanswered": said}
                 else:
                     continue
                 del question.waiting[index]

@@ -309,7 +309,10 @@ class Supervisor:
         if self._scaling and self._settled():
             self._scaling = False
         self._waiting.answer(now, lambda: under_way(self.workers))
-        self._asking.collect(now, (worker.process.pid for worker in self.workers if worker.process is not None))
+        self._asking.collect(
+            now,
+            {worker.process.pid: worker.reported_at for worker in self.workers if worker.process is not None},
+        )
 
     def _view(self, now: float) -> SwarmView:
         return SwarmView(

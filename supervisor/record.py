@@ -105,6 +105,11 @@ class Worker:
     """How the memory of its process went."""
 
     @property
+    def reported_at(self) -> float:
+        """When its process reported last; infinity where that cannot be read."""
+        return self.board.report_at if not self.blind else float("inf")
+
+    @property
     def came_up(self) -> bool:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
@@ -196,7 +201,7 @@ class Worker:
             self.index,
             self.process.pid,
             self.started_at,
-            board.report_at if not self.blind else float("inf"),
+            self.reported_at,
             min(polls, default=0.0),
             tuple((job.started_at, job.limit) for job in board.jobs() if job.limit),
             min((group.stuck_since for group in groups if group.stuck_since), default=0.0),

@@ -77,14 +77,28 @@ def test_who_is_late_or_gone_is_not_waited_for() -> None:
     """And the reason is said; an answer after that is dropped."""
     asking, done, numbers = asked()
 
-    asking.collect(104.9, [10, 11])
+    asking.collect(104.9, {10: 104.5, 11: 104.5})
     assert done == []
-    asking.collect(105.0, [10])
+    asking.collect(105.0, {10: 104.5})
     asking.hear(0, 10, {"answer": numbers[0], "result": {}})
 
     [answers] = done
     assert answers[0] == {"unanswered": "it did not answer within 5 s"}
     assert "ended" in answers[1]["unanswered"]
+
+
+def test_who_does_not_even_report_is_not_waited_for_as_long_as_a_survey_may_take() -> None:
+    """A process that is stopped cannot hear the question; one that reports and does not answer is at work on it."""
+    asking, done, _ = asked(patience=65.0)
+
+    asking.collect(104.9, {10: 104.5, 11: 90.0})
+    asking.collect(105.0, {10: 104.5, 11: 90.0})
+    assert done == []
+    asking.collect(165.0, {10: 164.5, 11: 90.0})
+
+    [answers] = done
+    assert answers[1] == {"unanswered": "it did not answer within 5 s, and does not report either"}
+    assert answers[0] == {"unanswered": "it did not answer within 65 s"}
 
 
 def test_an_answer_of_another_process_is_none() -> None:
