@@ -774,6 +774,9 @@ class Group:
             self._refresh_membership()
             self.commits.serve_and_wait(self._client, self.alive)
             now = self._clock()
+            if now >= self._next_refresh:  # else nobody would see what is being taken, and what it waits for
+                self._next_refresh = now + REFRESH
+                self.runtime.publish_assignment()
             with self._dispatcher.lock:
                 if all(lane.phase != "running" and not lane.hook_due for lane in lanes) or now >= deadline:
                     return

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -63,6 +64,7 @@ def test_a_rebalance_waits_for_ordinary_jobs_and_gives_up_visibly_before_the_gro
     old.start()
     old.wait_for(lambda: len(before.all()) == 2, what="both jobs to run")
     new.start()
+    until(old, "closing", f"{orders}/0")
     (given_up,) = old.wait_for_event("revocation_given_up")
     new.wait_for(lambda: after.all("end", partition=1), what="the message to be handled elsewhere")
     Path(old.folder, "end").touch()
