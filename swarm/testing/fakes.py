@@ -227,6 +227,10 @@ class FakeClient:
     def membership(self) -> object:
         return "member"
 
+    def forgotten(self, keys: Iterable[Place], timeout: float) -> list[Place]:
+        """Nothing: no topic is deleted here."""
+        return []
+
     def commit_soon(self, offsets: Sequence[Position], metadata: Mapping[Place, str] | None = None) -> None:
         self._kafka.commit(self._group, offsets, metadata)
         self._answers.append(list(offsets))
