@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -31,15 +29,8 @@ APP = """
 """
 
 
-@pytest.mark.parametrize(
-    "protocol", [{"heartbeat.interval.ms": 300}, {"group.protocol": "consumer"}], ids=["classic", "consumer"]
-)
 def test_a_handler_that_commits_by_itself_gets_its_answer_also_while_its_partition_is_being_taken(
-    protocol: dict[str, object],
-    broker: Broker,
-    topic: Callable[..., str],
-    group: str,
-    swarm_project: Callable[..., Daemon],
+    broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
     """commit() blocks until the broker has answered and is True while the partition is ours, in a revocation too."""
     orders = topic(partitions=2)
@@ -48,7 +39,7 @@ def test_a_handler_that_commits_by_itself_gets_its_answer_also_while_its_partiti
             APP.format(topic=orders),
             {
                 "swarm": {"workers": 1, "group_id": group, "host": host},
-                "kafka": protocol,
+                "kafka": {"heartbeat.interval.ms": 300},
                 "worker": {"commit_interval": 60.0},
             },
         )

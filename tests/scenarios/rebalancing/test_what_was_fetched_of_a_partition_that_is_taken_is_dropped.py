@@ -10,8 +10,14 @@ from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
 
-APP = HANDLER + '\n    app.subscribe("TOPIC", max_messages=5)(Noted)\n'
-PARTITIONS, MESSAGES = 4, 700
+# Slow until the partitions have moved, so that nobody is through before.
+APP = (
+    HANDLER.replace("time.sleep(0.002)", 'time.sleep(0.0 if Path("fast").exists() else 0.02)').replace(
+        "import time", "import time\n    from pathlib import Path", 1
+    )
+    + '\n    app.subscribe("TOPIC", max_messages=5)(Noted)\n'
+)
+PARTITIONS, MESSAGES = 4, 500
 
 
 @pytest.mark.parametrize("protocol", [{}, {"group.protocol": "consumer"}], ids=["classic", "consumer"])
@@ -45,6 +51,7 @@ def test_what_was_fetched_of_a_partition_that_is_taken_is_dropped_and_read_again
     )
     assert daemon.run("scale", "1").returncode == 0
     daemon.wait_for(lambda: held() == [4], what="all of it to come back")
+    (daemon.folder / "fast").touch()
     daemon.wait_for(lambda: len(recording.seen(orders)) == PARTITIONS * MESSAGES, what="every message")
     assert daemon.stop() == 0
 
