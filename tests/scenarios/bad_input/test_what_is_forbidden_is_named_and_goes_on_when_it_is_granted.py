@@ -89,6 +89,12 @@ def secured() -> Iterator[SecuredBroker]:
         yield broker
 
 
+LOGIN = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanism": "PLAIN",
+    "sasl.username": "app",
+    "sasl.password": "word",
+}
 READ, WRITE = AclOperation.READ, AclOperation.WRITE
 TOPIC, GROUP = ResourceType.TOPIC, ResourceType.GROUP
 
@@ -103,10 +109,7 @@ def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is
         {
             "swarm": {"workers": 1, "group_id": group},
             "kafka": {
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": "app",
-                "sasl.password": "word",
+                **LOGIN,
                 "topic.metadata.refresh.interval.ms": 500,
             },
             "worker": {"commit_interval": 0.2},
@@ -191,12 +194,7 @@ def test_a_transaction_that_is_forbidden_is_said_and_happens_once_it_is_granted(
         EXACT,
         {
             "swarm": {"workers": 1, "group_id": group},
-            "kafka": {
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": "app",
-                "sasl.password": "word",
-            },
+            "kafka": LOGIN,
         },
         bootstrap=secured.secured,
     )
@@ -251,12 +249,7 @@ def test_at_most_once_runs_nothing_while_its_commit_is_forbidden_and_all_of_it_o
         BEFORE,
         {
             "swarm": {"workers": 1, "group_id": group},
-            "kafka": {
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": "app",
-                "sasl.password": "word",
-            },
+            "kafka": LOGIN,
         },
         bootstrap=secured.secured,
     )
