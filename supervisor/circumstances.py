@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from swarm.circumstances import Exit, Failure, Job, Limits, Member, Partition, Worker
 from swarm.loading import secrets_of
-from swarm.scoreboard import CLOSING, FULL, MESSAGES, NO_START, OUT_OF_RANGE, PAUSED, SEEKS, SUCCEEDS, AssignedView
+from swarm.scoreboard import (
+    CLOSING,
+    FULL,
+    LEADERLESS,
+    MESSAGES,
+    NO_START,
+    OUT_OF_RANGE,
+    PAUSED,
+    SEEKS,
+    SUCCEEDS,
+    AssignedView,
+)
 from swarm.supervisor import memory, record
 from swarm.supervisor.backtraces import process_state
 from swarm.supervisor.status import groups_of, snapshot
@@ -183,6 +194,7 @@ def _partition(supervisor: Supervisor, view: AssignedView, now: float) -> Partit
         bool(condition.bits & SUCCEEDS),
         bool(condition.bits & FULL),
         bool(condition.bits & SEEKS),
+        bool(condition.bits & LEADERLESS),
         now - view.stands_since if view.stands_since else None,
         moved.still_for,
         moved.rate,

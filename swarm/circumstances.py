@@ -73,6 +73,7 @@ class Partition:
     succeeds: bool = False
     full: bool = False
     seeks: bool = False
+    leaderless: bool = False
     standing: float | None = None
     still_for: float | None = None
     rate: float | None = None

@@ -6,6 +6,7 @@ a time into a client (see `swarm.commits`).
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -204,6 +205,21 @@ def queued(statistics: str) -> tuple[int, int]:
     return max((each[0] for each in found), default=0), max((each[1] for each in found), default=0)
 
 
+_LEADERLESS: Final = re.compile(r'"partition": ?\d+, ?"broker": ?-?\d+, ?"leader": ?-1\b')
+
+
+def leaderless(statistics: str) -> frozenset[tuple[str, int]]:
+    """Partitions that, as librdkafka's statistics say, no broker leads. Pure. Parsed as JSON only where there is one."""
+    if not _LEADERLESS.search(statistics):
+        return frozenset()
+    return frozenset(
+        (topic, about["partition"])
+        for topic, said in json.loads(statistics)["topics"].items()
+        for about in said["partitions"].values()
+        if about["leader"] == -1 and about["partition"] >= 0  # -1: of messages that have no partition yet
+    )
+
+
 Refusals = Mapping[tuple[str, int], KafkaError]
 """Partitions whose part of a commit the broker refused: it answers for each of them, and may hold the others."""
 
@@ -266,6 +282,8 @@ class Client:
         self._raised: BaseException | None = None
         self.queued: Queued | None = None
         """As librdkafka said last; None: not yet, or never (`statistics.interval.ms` = 0)."""
+        self.leaderless: frozenset[tuple[str, int]] = frozenset()
+        """Partitions that nobody leads, as it said last."""
         self._raw = Consumer(
             {
                 **properties,
@@ -309,6 +327,7 @@ class Client:
     def _on_statistics(self, text: str) -> None:
         with self._keep_what_is_raised():
             self.queued = Queued(time.monotonic(), *queued(text))
+            self.leaderless = leaderless(text)
 
     @contextmanager
     def _keep_what_is_raised(self) -> Iterator[None]:

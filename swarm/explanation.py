@@ -211,6 +211,7 @@ def _partition(each: Partition) -> str:
             ("paused by an operator", each.paused),
             ("offset out of range", each.out_of_range),
             ("start unknown", each.no_start),
+            ("without a leader", each.leaderless),
             ("being handed over", each.closing),
             ("waits for an earlier job", each.succeeds),
         )

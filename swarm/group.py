@@ -179,6 +179,12 @@ class Group:
         client = self._client
         return client.queued if client is not None else None
 
+    @property
+    def leaderless(self) -> frozenset[tuple[str, int]]:
+        """Partitions that no broker leads, as the client said last (`statistics.interval.ms`). Any thread."""
+        client = self._client
+        return client.leaderless if client is not None else frozenset()
+
     # -- the poller thread -------------------------------------------------------------------------------------------
 
     def open(self) -> None:

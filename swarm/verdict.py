@@ -368,6 +368,15 @@ def no_start(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     return _at(partition, "no_start", "error", text)
 
 
+def leaderless(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
+    """No broker leads it: nobody can read or write it."""
+    if not partition.leaderless:
+        return None
+    text = f"no broker leads {partition.name}, so nobody can read or write it; it goes on where it was when one of those that hold it is back"
+    mend = f"Start that broker again: `swarmctl topics {partition.topic}` shows what is missing. More than one replica bears the loss of one."
+    return _at(partition, "leaderless", "error", text, mend)
+
+
 def held(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """Its next message kills processes."""
     suspect = next(
@@ -583,6 +592,7 @@ LADDER: Final[tuple[Callable[[Swarm, Worker, Partition], Finding | None], ...]] 
     stands,
     out_of_range,
     no_start,
+    leaderless,
     held,
     letter_undelivered,
     failing,

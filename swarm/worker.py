@@ -47,6 +47,7 @@ from swarm.plan import Plan, job_limit, longest_job
 from swarm.processing import Processor
 from swarm.scoreboard import (
     FENCED,
+    LEADERLESS,
     LOOP_AT,
     MAX_JOBS,
     MESSAGES,
@@ -350,8 +351,12 @@ class Runtime:
         for group in self.groups:
             with self.dispatcher.lock:
                 lanes = list(group.lanes.values())
+            leaderless = group.leaderless
             for lane in lanes:
-                conditions.append(condition_of(lane))
+                condition = condition_of(lane)
+                if lane.key in leaderless:
+                    condition = condition._replace(bits=condition.bits | LEADERLESS)
+                conditions.append(condition)
                 entries.append(
                     (
                         *lane.string_ids,

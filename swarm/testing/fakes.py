@@ -181,6 +181,7 @@ class FakeClient:
 
     is_member = True
     new_protocol = False
+    leaderless: frozenset[Place] = frozenset()
 
     def __init__(self, kafka: FakeKafka, group: str, callbacks: Callbacks) -> None:
         self._kafka = kafka

@@ -81,8 +81,11 @@ class Kafka:
 
     # -- its topics ------------------------------------------------------------------------------------
 
-    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
-        new = NewTopic(name, num_partitions=partitions, replication_factor=self.replicas, config=dict(config or {}))
+    def create_topic(
+        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, replicas: int | None = None
+    ) -> None:
+        copies = self.replicas if replicas is None else replicas
+        new = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=dict(config or {}))
         self._ask(lambda admin: admin.create_topics([new])[name])
         self._wait_for_partitions(name, partitions)
 

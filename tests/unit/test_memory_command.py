@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.cli import memory_display, memory_report
-from swarm.client import queued
+from swarm.client import leaderless, queued
 from swarm.supervisor.asking import Answers, Asking
 from swarm.supervisor.history import MOST, RECENT, History
 from swarm.supervisor.memory import Memory
@@ -329,3 +329,15 @@ def test_the_queue_that_all_partitions_share_counts_once() -> None:
 
     assert queued("{" + one % (9000, 8_999_000) + one % (9000, 8_999_000) + one % (0, 0) + "}") == (9000, 8_999_000)
     assert queued("{}") == (0, 0)
+
+
+def test_partitions_that_nobody_leads_are_told_from_the_one_that_librdkafka_keeps_for_itself() -> None:
+    """A report has a partition -1, which has no leader either."""
+
+    def report(leader: int) -> str:
+        one = '"%d": { "partition":%d, "broker":%d, "leader":%d, "fetchq_cnt":0}'
+        partitions = ", ".join(one % (each, each, by, by) for each, by in ((0, 1), (1, leader), (-1, -1)))
+        return '{"topics": {"orders": {"topic": "orders", "partitions": {%s}}}}' % partitions  # noqa: UP031
+
+    assert leaderless(report(2)) == frozenset()
+    assert leaderless(report(-1)) == {("orders", 1)}

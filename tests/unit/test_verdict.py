@@ -201,6 +201,11 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
         {},
         "orders/3 was assigned to worker 1 and cannot begin, because nobody could say where",
     ),
+    "leaderless": (
+        with_partition(leaderless=True, lag=4),
+        {},
+        "no broker leads orders/3, so nobody can read or write it; it goes on where it was",
+    ),
     "held": (
         with_partition(phase="waiting", waits_for="held", until_in=30.0),
         {"suspects": (Suspect("shop", "orders", 3, 100, 100, 3, True),)},

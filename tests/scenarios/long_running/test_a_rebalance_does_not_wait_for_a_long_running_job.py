@@ -177,15 +177,40 @@ EXACTLY = """
             record(message, "end")
 """
 
+OWN = """
+    import time
+    from pathlib import Path
+    from swarm import App, Consumer
+    from recording import record
 
+    app = App("shop")
+    folder = Path(__file__).parent
+
+    @app.subscribe("{topic}", long_running=True, max_messages=1)
+    class Orders(Consumer):
+        def consume(self, messages):
+            (message,) = messages
+            record(message)
+            try:
+                with self.transaction() as transaction:
+                    transaction.produce("{outputs}", message.raw, key=folder.name)
+                    while not folder.joinpath("short").exists() and not folder.joinpath("end").exists():
+                        time.sleep(0.01)
+                    self.mark_as_consumed(message)
+            finally:
+                record(message, "end")
+"""
+
+
+@pytest.mark.parametrize("app", [EXACTLY, OWN], ids=["exactly-once", "own-transaction"])
 def test_what_a_long_running_job_produced_is_undone_where_its_partition_was_taken_meanwhile(
-    broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
+    app: str, broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
-    """Exactly once: the next holder has handled the message and committed its outputs when the old job comes to its end."""
+    """Exactly once, and in a transaction of the handler's own: the next holder has handled the message and committed its outputs when the old job comes to its end."""
     orders, outputs = topic(partitions=2), topic()
     old, new = (
         swarm_project(
-            EXACTLY.format(topic=orders, outputs=outputs),
+            app.format(topic=orders, outputs=outputs),
             {"swarm": {"workers": 1, "group_id": group, "name": name}, "kafka": {"heartbeat.interval.ms": 300}},
             name=name,
         )
