@@ -229,6 +229,10 @@ class SupervisionSection(Section):
         "How often the broker is asked whether every subscribed partition has an owner in its group. One that has none twice in a row "
         "is an alarm (partition_unowned). 0: never.",
     )
+    reload_timeout: Annotated[float, kinds.seconds(0.1, WEEK)] = setting(
+        120.0,
+        "A reload whose code and settings have not loaded after this long is refused, and everything goes on as it was.",
+    )
     memory_limit: Annotated[int | Literal["auto"], kinds.size(SMALLEST_MEMORY, 2**50)] = setting(
         "auto",
         "A worker above it is drained and replaced. auto: 80 % of the cgroup's or machine's memory over the workers.",

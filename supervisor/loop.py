@@ -74,7 +74,7 @@ from swarm.supervisor.processes import (
 from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
 from swarm.supervisor.status import groups_of, snapshot
-from swarm.supervisor.succession import REHEARSAL_TIMEOUT, Heritage, Rehearsal, fixed, succeed
+from swarm.supervisor.succession import Heritage, Rehearsal, fixed, succeed
 from swarm.supervisor.trend import History
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
 
@@ -464,7 +464,7 @@ class Supervisor:
         except OSError as error:
             self._refuse_reload(f"the program could not be started: {error.strerror}", connection)
             return
-        self._rehearsal_until = time.monotonic() + REHEARSAL_TIMEOUT
+        self._rehearsal_until = time.monotonic() + self.loaded.settings.supervision.reload_timeout
         if connection is not None and wait:
             self._reload_waiters.append(connection)
         elif connection is not None:
@@ -490,7 +490,10 @@ class Supervisor:
         if self.stopping:
             self._refuse_reload("the swarm is being stopped")
         elif exit_ is None:
-            self._refuse_reload(f"the new code and settings did not load within {REHEARSAL_TIMEOUT:g} s")
+            limit = self.loaded.settings.supervision.reload_timeout
+            self._refuse_reload(
+                f"the new code and settings did not load within {limit:g} s (supervision.reload_timeout)"
+            )
         elif exit_.code == 0:
             self._succeed()
         else:
@@ -518,7 +521,7 @@ class Supervisor:
         self._reload_waiters += self._waiting.take_for_reload(
             "a reload has begun meanwhile, which replaces all workers"
         )
-        self._notifier.excuse(2 * REHEARSAL_TIMEOUT)
+        self._notifier.excuse(2 * self.loaded.settings.supervision.reload_timeout)
         if self._listeners is not None:
             self._listeners.close()
         self._census.close()

@@ -94,7 +94,7 @@ def _prepare_again(loaded: Loaded, left: Heritage) -> tuple[App | None, list[str
     if left.reload_error:
         return None, left.groups, left
     try:
-        with succession.time_limit(succession.REHEARSAL_TIMEOUT):
+        with succession.time_limit(loaded.settings.supervision.reload_timeout):
             return *_prepare(loaded), left
     except Exception as error:
         # Its threads, its modules, what it did to signals: all that goes with one more execution, in which it is not loaded.

@@ -33,8 +33,6 @@ HERITAGE: Final = "_KAFKA_SWARM_HERITAGE"
 REHEARSAL: Final = "_KAFKA_SWARM_REHEARSAL"
 """In a rehearsal: what must not change at a reload, as JSON."""
 Bound = Mapping[str, Mapping[str, int]]
-REHEARSAL_TIMEOUT: Final = 120.0
-"""Seconds that new code may take to load."""
 _VERDICT: Final = 3
 """The rehearsal's descriptor for why it would not load: what the app prints is another matter."""
 _MOST_SAID: Final = 1 << 20

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,78 @@ def test_a_rehearsal_that_hangs_hinders_neither_status_nor_a_newer_reload_nor_a_
     assert "xxx" not in said
 
 
+def test_code_that_does_not_load_in_time_is_refused_in_the_rehearsal_and_in_the_successor(shop: Swarm) -> None:
+    """`supervision.reload_timeout`: what was started for it is gone, the old workers go on, and whoever asked is told."""
+    daemon = set_up(shop({"supervision": {"reload_timeout": 4.0}}).start())
+    daemon.expect_errors("reload_refused")
+    first, hangs = pids(daemon), "while True: time.sleep(0.01)"
+    (daemon.folder / "elsewhere").write_text(hangs)
+    in_rehearsal = daemon.run("reload")
+    (daemon.folder / "elsewhere").unlink()
+    (daemon.folder / "in-the-supervisor").write_text(hangs)
+    in_successor = daemon.run("reload")
+    status, left = daemon.status(), sorted(children(daemon.pid).values())
+    (daemon.folder / "in-the-supervisor").unlink()
+    deploy(daemon, "second")
+    mended = daemon.run("reload", "--no-wait")
+    executed(daemon, "second")
+    assert daemon.stop() == 0
+
+    for refused in (in_rehearsal, in_successor):
+        assert refused.returncode == 1
+        assert "did not load within 4 s" in refused.stderr
+    assert "reload_timeout" in in_rehearsal.stderr
+    assert "did not load within 4 s" in status["reload_error"]
+    assert [worker["pid"] for worker in status["workers"]] == first
+    assert left in (["S"] * 3, ["S"] * 4), "two workers, the observer, and the listeners of code that is loaded"
+    assert mended.returncode == 0
+
+
+def test_a_program_that_cannot_be_executed_leaves_the_swarm_as_it_was(shop: Swarm, tmp_path: Path) -> None:
+    """The interpreter went away after the rehearsal: refused and said; the swarm is supervised on, and a later reload works."""
+    daemon = shop()
+    usual = Path(sys.executable).parent.parent
+    own = tmp_path / "venv"
+    (own / "bin").mkdir(parents=True)
+    (own / "lib").symlink_to(usual / "lib")
+    (own / "pyvenv.cfg").write_text((usual / "pyvenv.cfg").read_text())
+    interpreter, gone = own / "bin" / "python", own / "bin" / "gone"
+    interpreter.symlink_to(Path(sys.executable).resolve())
+    started = subprocess.run(
+        [str(interpreter), str(SWARMCTL), "start", "--detach", "--config", str(daemon.config)],
+        env=daemon._environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert started.returncode == 0, started.stderr
+    set_up(daemon)
+    first = pids(daemon)
+    (daemon.folder / "elsewhere").write_text(f"if Path('{interpreter}').exists(): os.rename('{interpreter}', '{gone}')")
+
+    refused = daemon.run("reload")
+    status = daemon.status()
+    os.kill(first[0], signal.SIGKILL)
+    daemon.wait_for(lambda: pids(daemon)[0] not in (None, first[0]), what="a successor of the worker that was killed")
+    after = set_up(daemon).status()
+    (daemon.folder / "elsewhere").unlink()
+    gone.rename(interpreter)
+    deploy(daemon, "second")
+    mended = daemon.run("reload", "--no-wait")
+    executed(daemon, "second")
+    daemon.wait_for(lambda: daemon.status()["reload_error"] is None, what="no error")
+    stopped = daemon.run("stop")
+
+    assert refused.returncode == 1
+    assert "the program could not be executed: No such file or directory" in refused.stderr
+    assert "could not be executed" in status["reload_error"]
+    assert [worker["pid"] for worker in status["workers"]] == first
+    assert [worker["pid"] for worker in after["workers"]][1] == first[1]
+    assert mended.returncode == 0
+    assert stopped.returncode == 0
+
+
 def test_what_a_reload_cannot_change_is_refused_and_changes_nothing(shop: Swarm, tmp_path: Path) -> None:
     """Name, host and places: running workers and commands rely on them."""
     daemon = set_up(shop({"swarm": {"host": "here"}}).start())
@@ -261,6 +334,29 @@ def test_reloads_leave_no_descriptor_no_zombie_and_the_same_daemon(shop: Swarm) 
     assert f"already running: pid {pid}" in second.stderr
     assert stopped.returncode == 0
     assert daemon.exit_code == 0
+
+
+@pytest.mark.parametrize("when", ["while the new code loads", "when all are replaced"])
+def test_workers_of_a_supervisor_that_was_executed_again_leave_when_it_is_killed(shop: Swarm, when: str) -> None:
+    """Those that its predecessor forked, and its own: the watch for the parent's death outlives the execution."""
+    daemon = set_up(shop().start())
+    first = pids(daemon)
+    deploy(daemon, "second")
+    if when == "while the new code loads":
+        (daemon.folder / "in-the-supervisor").write_text("while True: time.sleep(0.01)")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(lambda: "supervisor second" in lines(daemon, "loads"), what="the successor")
+    if when == "when all are replaced":
+        daemon.wait_for_event("observer_started", count=2)
+        for index in range(2):
+            os.kill(first[index], signal.SIGKILL)  # without a broker no rolling restart comes to its second worker
+        daemon.wait_for(lambda: not {None, *first} & set(pids(daemon)), what="the second generation")
+    family = children(daemon.pid)
+
+    daemon.signal(signal.SIGKILL)
+    daemon.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), what="nobody to be left")
+
+    assert len(family) >= 3, "two workers and the observer"
 
 
 def test_the_service_manager_hears_of_a_reload_in_order_and_its_watchdog_goes_on(
