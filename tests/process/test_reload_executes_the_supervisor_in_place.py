@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import SWARMCTL, Daemon
+from tests.support.manager import ServiceManager
 from tests.support.tether import tethered
 
 NO_BROKER = "127.0.0.1:1"
@@ -363,23 +364,15 @@ def test_the_service_manager_hears_of_a_reload_in_order_and_its_watchdog_goes_on
     shop: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RELOADING with the time, READY when the new program is in charge, READY too after a refusal; then signs of life as before."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        address = f"\0{tmp_path.name}-{os.getpid()}"
-        manager.bind(address)
-        manager.settimeout(60.0)
+    with ServiceManager(tmp_path.name) as manager:
         daemon = shop()
         daemon.expect_errors("reload_refused")
-        usual = daemon._environment()
-        given = {"NOTIFY_SOCKET": f"@{address[1:]}", "WATCHDOG_USEC": "400000"}
-        monkeypatch.setattr(daemon, "_environment", lambda: usual | given)
-        heard: list[str] = []
+        given = {**daemon._environment(), **manager.environment, "WATCHDOG_USEC": "400000"}
+        monkeypatch.setattr(daemon, "_environment", lambda: given)
 
         def listen(until: str) -> list[str]:
             """What came up to a line, without what comes all the time."""
-            while not any(line.startswith(until) for line in heard):
-                heard.extend(manager.recv(65536).decode().splitlines())
-            found = [line.partition("=")[0] if "MONO" in line else line for line in heard]
-            heard.clear()
+            found = [line.partition("=")[0] if "MONO" in line else line for line in manager.listen(until)]
             return [line for line in found if not line.startswith(("STATUS=", "WATCHDOG=1"))]
 
         daemon.start()

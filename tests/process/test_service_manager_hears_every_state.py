@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.manager import ServiceManager
 
 NO_BROKER = "127.0.0.1:1"
 
@@ -35,31 +34,22 @@ def test_ready_status_watchdog_stopping(
 ) -> None:
     """READY when every worker has reported, a broker or not; WATCHDOG within the time asked for; STOPPING at the end, with the wish for
     more time."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        address = f"\0{tmp_path.name}-{os.getpid()}"  # an abstract one, which systemd writes with an @
-        manager.bind(address)
-        manager.settimeout(30.0)
+    given = {"WATCHDOG_USEC": "400000"}
+    with ServiceManager(tmp_path.name) as manager:
         daemon = swarm_project(APP, bootstrap=NO_BROKER)
-        given = {"NOTIFY_SOCKET": f"@{address[1:]}", "WATCHDOG_USEC": "400000"}
+        given |= manager.environment
         usual = daemon._environment()
         monkeypatch.setattr(daemon, "_environment", lambda: usual | given)
-        heard: list[str] = []
-
-        def listen(until: str) -> None:
-            while not any(line.startswith(until) for line in heard):
-                heard.extend(manager.recv(65536).decode().splitlines())
 
         daemon.start()
-        listen("READY=1")
+        heard = manager.listen("READY=1")
         assert all(worker["report_age"] is not None for worker in daemon.workers())
         assert any(line.startswith("STATUS=") and "2 workers" in line for line in heard)
-        heard.clear()
-        listen("WATCHDOG=1")
-        heard.clear()
-        listen("WATCHDOG=1")
+        heard = manager.listen("WATCHDOG=1")
+        heard += manager.listen("WATCHDOG=1")
         assert daemon.stop() == 0
-        listen("STOPPING=1")
-        listen("EXTEND_TIMEOUT_USEC=")
+        heard += manager.listen("STOPPING=1")
+        heard += manager.listen("EXTEND_TIMEOUT_USEC=")
 
         assert "READY=1" not in heard
     known = (daemon.folder / "environment.0").read_text().split()
