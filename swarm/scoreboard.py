@@ -226,8 +226,7 @@ class JobView:
     thread: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupView:
+class GroupView(NamedTuple):
     """A worker's membership in one consumer group. `joined_at` is 0.0 until it has joined. `stuck_since`: when the broker first answered
         of all the time in which it has answered and the join has not come to an end, 0.0: there is no such time. `rebuilds`: how often
         of late its client was made anew after a fatal error. `contested`: how often of late another process had or took its seat. `error_at`:
