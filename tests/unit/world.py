@@ -175,6 +175,8 @@ class World:
         self.recalled: set[Place] = set()
         """Done once, and asked for again."""
         self.wished: set[Place] = set()
+        self.owed: set[Place] = set()
+        """Wishes that no seek has granted yet."""
         self.replays: Counter[Place] = Counter()
         self.unlucky: set[Place] = set()
         """Their output was once not delivered."""
@@ -515,6 +517,7 @@ class World:
     def _note_wish(self, partition: int, target: int) -> None:
         self.sought = True
         self.wished.add((partition, target))
+        self.owed.add((partition, target))
         self.jumped |= {(partition, other) for other in self.logs[partition] if other < target}
 
     def lane_of(self, consumer: Consumer) -> int:
@@ -546,7 +549,7 @@ class World:
                 self.stage.poll(self.random.randint(1, 10))
             case "revoke" if self.rebalances and self.losses and self.of.long_running:
                 self.stage.revoke(partition)
-                self.stage.assign(partition)
+                self.assign(partition)
             case "revoke" if self.rebalances and not self.of.long_running:
                 self.stage.group._begin_release([(TOPIC, partition)], "revoked")
                 self.release.append(partition)
@@ -570,6 +573,7 @@ class World:
         ahead = {(key[1], other) for other in self.logs[key[1]] if other >= offset}
         if (key[1], offset) in self.wished:
             self.replays.update(ahead)
+        self.owed.discard((key[1], offset))
         self.recalled |= ahead & self.done
         self.done -= ahead
         self.passed -= ahead
@@ -633,7 +637,7 @@ class World:
         self._take_stage(plan, 1000.0)
         try:
             for partition in range(len(self.logs)):
-                self.stage.assign(partition)
+                self.assign(partition)
             for _ in range(self.random.randint(5, 60)):
                 self.act()
             self.calm = True
@@ -705,17 +709,26 @@ class World:
             case _:
                 pass
 
+    def assign(self, partition: int) -> None:
+        """Somebody takes it, and begins at what is committed: that may be where a handler wished to go when it was taken."""
+        start = self.broker.committed.get((TOPIC, partition), 0)
+        for wish in [each for each in self.owed if each[0] == partition]:
+            self.owed.remove(wish)
+            if wish[1] == start:
+                self.replays.update((partition, other) for other in self.logs[partition] if other >= start)
+        self.stage.assign(partition)
+
     def rebalance(self, partition: int) -> None:
         self.stage.revoke(partition)
         self._forget_wishes()
         if partition in self.release:
             self.release.remove(partition)
-        self.stage.assign(partition)
+        self.assign(partition)
 
     def lose(self, partition: int) -> None:
         self.stage.lose(partition)
         self._forget_wishes()
-        self.stage.assign(partition)
+        self.assign(partition)
 
     def _forget_wishes(self) -> None:
         """Whoever takes over goes on at the committed offset: what the handler wished to see again is done all the same."""
@@ -731,7 +744,7 @@ class World:
         self._take_stage(self.stage.group.plans[0], self.stage.now)
         self.level = 0.0
         for partition in range(len(self.logs)):
-            self.stage.assign(partition)
+            self.assign(partition)
 
     # -- what must be true of it -------------------------------------------------------------------------------------
 
