@@ -115,6 +115,7 @@ def _worker(
         tuple(_members(supervisor, board, now)) if alive else (),
         tuple(_partition(supervisor, view, now) for view in _in_order(board)),
         tuple(_failures(board, now, hide)),
+        shown["state_for"],
     )
 
 

@@ -73,7 +73,7 @@ from swarm.supervisor.processes import (
 )
 from swarm.supervisor.record import Worker
 from swarm.supervisor.signals import Signals
-from swarm.supervisor.status import groups_of, snapshot
+from swarm.supervisor.status import groups_of, snapshot, state_of
 from swarm.supervisor.succession import Heritage, Rehearsal, fixed, succeed
 from swarm.supervisor.trend import History
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
@@ -1140,6 +1140,7 @@ class Supervisor:
 
     def _announce(self, now: float) -> None:
         for worker in self.workers:
+            worker.notice(state_of(self, worker), now)
             if worker.process is None:
                 continue
             if worker.came_up:

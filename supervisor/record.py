@@ -68,6 +68,9 @@ class Worker:
     dump: Literal["none", "pending", "done"] = "none"
     backtrace: str = ""
     ready_said: bool = False
+    state_seen: str = ""
+    state_at: float = 0.0
+    """Since when it has been seen in that state; 0.0: not looked at yet."""
     memory: int = 0
     memory_over: int = 0
     rss: int | None = None
@@ -113,6 +116,11 @@ class Worker:
     def came_up(self) -> bool:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
+
+    def notice(self, state: str, now: float) -> None:
+        """Its state as of now. Once a pass: so exact is the instant of a change."""
+        if state != self.state_seen:
+            self.state_seen, self.state_at = state, now
 
     def deaths_in_a_row(self, now: float, reset_after: float) -> int:
         """How often it has ended soon and against all plans; 0 again once its process has lived for `reset_after` seconds."""

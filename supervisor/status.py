@@ -88,10 +88,12 @@ def _worker(supervisor: Supervisor, worker: Worker, now: float, *, full: bool) -
     jobs = board.jobs() if alive else []
     groups = board.groups() if alive else []
     polls = [group.poll_at for group in groups if group.poll_at]
+    state = state_of(supervisor, worker)
     result: dict[str, Any] = {
         "index": worker.index,
         "pid": worker.process.pid if worker.process is not None else None,
-        "state": _state(supervisor, worker),
+        "state": state,
+        "state_for": max(0.0, now - worker.state_at) if worker.state_at and state == worker.state_seen else 0.0,
         "health": _health(worker, jobs, groups, now),
         "uptime": now - worker.started_at if alive else None,
         "restarts": max(0, worker.restarts),
@@ -143,7 +145,8 @@ def _durations(board: Scoreboard) -> dict[str, float]:
     }
 
 
-def _state(supervisor: Supervisor, worker: Worker) -> str:
+def state_of(supervisor: Supervisor, worker: Worker) -> str:
+    """In the words of docs/operations.md."""
     if worker.process is None:
         return "stopped" if supervisor.stopping else "backoff"
     if worker.terminated_at:

@@ -117,7 +117,8 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker. process_state: the kernel's letter (proc(5)); fault: why it is being replaced or stopped; kill_in: until it is killed."""
+    """A worker. process_state: the kernel's letter (proc(5)); fault: why it is being replaced or stopped; kill_in: until it is killed.
+    state_for: since when it is in its state."""
 
     index: int
     pid: int | None = None
@@ -148,6 +149,7 @@ class Worker:
     members: tuple[Member, ...] = ()
     partitions: tuple[Partition, ...] = ()
     failures_seen: tuple[Failure, ...] = ()
+    state_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,9 @@ def _worker(answer: Answer, worker: Worker) -> list[str]:
     assert swarm is not None
     state = display.condition(worker.state, worker.health)
     since = f"up {spell(worker.uptime)}" if worker.pid is not None else "no process"
+    if worker.state_for is not None:
+        lasts = f"for {spell(worker.state_for)}"
+        state = f"{state} {lasts}" if state == worker.state else f"{state} ({worker.state} {lasts})"
     head = [f"{state}, {since}, pid {worker.pid}" if worker.pid is not None else state]
     head.append(f"restarts {worker.restarts}, messages {number(worker.messages)}")
     if worker.cpu_percent is not None:

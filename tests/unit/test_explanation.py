@@ -17,6 +17,7 @@ WORKER = Worker(
     1,
     pid=4711,
     uptime=60.0,
+    state_for=50.0,
     report_age=0.2,
     memory=50 * 2**20,
     last_exit=Exit("crashed", "exited with code 7", 7, None, 90.0),
@@ -66,7 +67,7 @@ def test_the_verdict_comes_first_and_the_evidence_after_it() -> None:
     )
     assert found[0].endswith("worker 1 is replaced.")
     for line in (
-        "worker 1   running, up 1 min, pid 4711, restarts 0, messages 0, memory 50.0M",
+        "worker 1   running for 50 s, up 1 min, pid 4711, restarts 0, messages 0, memory 50.0M",
         "in hand    orders/3 offsets 100-149, attempt 2, for 40 s (a batch takes 0.0 s on average), in thread processing 1",
         "thread     processing 1, the innermost frame first",
         "             charge (shop.py line 18)",

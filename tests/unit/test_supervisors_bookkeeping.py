@@ -223,3 +223,17 @@ def test_a_worker_s_messages_are_counted_from_its_own_beginning() -> None:
 
     assert counts == [0, 70, 0, 70]
     assert worker.message_limit == 100
+
+
+def test_a_state_lasts_from_when_it_was_first_seen() -> None:
+    """Looked at once a pass; the same state again changes nothing."""
+    worker = Worker(0, Scoreboard.create(0), os.memfd_create("dump"))
+    try:
+        seen = []
+        for state, now in (("starting", 5.0), ("starting", 6.0), ("running", 7.0), ("running", 9.0), ("quiet", 9.5)):
+            worker.notice(state, now)
+            seen.append((worker.state_seen, worker.state_at))
+    finally:
+        worker.close()
+
+    assert seen == [("starting", 5.0)] * 2 + [("running", 7.0)] * 2 + [("quiet", 9.5)]
