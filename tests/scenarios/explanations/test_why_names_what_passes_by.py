@@ -96,10 +96,14 @@ def test_why_names_who_waits_for_the_rest_of_the_group(
 ) -> None:
     """A newcomer waits for a member whose handler is busy."""
     orders = topic(partitions=2)
-    settings = {"swarm": {"workers": 1, "group_id": group}, "kafka": {"heartbeat.interval.ms": 300}}
     old, new = (
         swarm_project(
-            APP.replace("ORDERS", orders), {**settings, "swarm": {**settings["swarm"], "host": host}}, name="shop"
+            APP.replace("ORDERS", orders),
+            {
+                "swarm": {"workers": 1, "group_id": group, "host": host},
+                "kafka": {"heartbeat.interval.ms": 300},
+            },
+            name="shop",
         )
         for host in ("one", "two")
     )
