@@ -55,8 +55,7 @@ APART := tests/unit tests/systemd tests/image tests/manifests tests/prometheus $
 
 .PHONY: test
 test: check kafka ## Check, then processes and scenarios on a real Apache Kafka
-	@# Three at once on two cores: they wait for a third of their time.
-	$(PYTEST) -n 3 --dist loadgroup tests $(addprefix --ignore=,$(APART))
+	$(PYTEST) -n 2 --dist loadgroup tests $(addprefix --ignore=,$(APART))
 
 .PHONY: test-explaining
 test-explaining: venv kafka ## Faults of every kind on a real Apache Kafka, and what doctor, audit, why and memory say of them
