@@ -49,9 +49,12 @@ docs: venv ## The tables of docs/events-and-metrics.md, made anew from the code
 # Scenarios of what the daemon explains (doctor, audit, memory, why, secrets in all of it): ten minutes of their own.
 EXPLAINING := $(addprefix tests/scenarios/,doctor explanations looking memory \
 	instruments/test_planted_secrets_appear_nowhere.py \
+	supervision/test_why_says_what_holds_each_partition_up.py \
 	supervision/test_why_needs_no_help_of_a_worker_that_is_stuck.py \
 	supervision/test_a_worker_is_debugged_for_a_while_and_logs_more.py)
-APART := tests/unit tests/systemd tests/image tests/manifests tests/prometheus $(EXPLAINING)
+# Reloads without a broker, and the pytest plugin with applications of its own: they start dozens of daemons.
+LONGER := $(addprefix tests/process/,test_reload_executes_the_supervisor_in_place.py test_pytest_plugin.py test_testing_examples.py)
+APART := tests/unit tests/systemd tests/image tests/manifests tests/prometheus $(EXPLAINING) $(LONGER)
 
 .PHONY: test
 test: check kafka ## Check, then processes and scenarios on a real Apache Kafka
@@ -60,6 +63,10 @@ test: check kafka ## Check, then processes and scenarios on a real Apache Kafka
 .PHONY: test-explaining
 test-explaining: venv kafka ## Faults of every kind on a real Apache Kafka, and what doctor, audit, why and memory say of them
 	$(PYTEST) -n 2 --dist loadgroup $(EXPLAINING)
+
+.PHONY: test-longer
+test-longer: venv kafka ## Reloads and what may go wrong in them; the pytest plugin and the examples of docs/testing.md
+	$(PYTEST) -n 2 --dist loadgroup $(LONGER)
 
 .PHONY: test-systemd
 test-systemd: venv kafka ## The unit file on a systemd that is really booted, in a folder; as root

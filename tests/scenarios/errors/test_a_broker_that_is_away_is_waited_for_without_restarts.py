@@ -53,6 +53,8 @@ def test_a_broker_that_is_away_at_the_start_and_later_is_waited_for_without_rest
         for partition in range(4):
             kafka.produce("orders", [(None, str(number)) for number in range(700, 800)], partition)
         daemon.wait_for(lambda: len(recording.seen("orders")) == 4 * 800, what="every message")
+        # At once after the broker's return a stop may find the client without its partitions (docs/delivery.md, refused commits).
+        daemon.wait_for(lambda: set(kafka.committed(daemon.group).values()) == {800}, what="the ends to be committed")
         assert daemon.stop() == 0
         committed = kafka.committed(daemon.group)
     finally:

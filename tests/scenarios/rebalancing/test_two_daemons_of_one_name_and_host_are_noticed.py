@@ -21,7 +21,7 @@ def steady(finding: dict[str, Any]) -> dict[str, Any]:
     return {field: told for field, told in finding.items() if field != "evidence"}
 
 
-def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_without_a_restart(
+def test_two_daemons_with_the_same_static_ids_say_so_without_a_restart(
     broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
     """Both say what is wrong and how to mend it; no process is replaced; when one is stopped, the other one consumes on, well again."""
@@ -39,7 +39,7 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
         first.start().until_running()
         second.start()
         for daemon in (first, second):
-            daemon.wait_for_event("seat_contested", times=4)
+            daemon.wait_for_event("seat_contested", times=2)
         finding = first.wait_for(lambda: first.status()["findings"], what="the finding in its status")[0]
         until(first, "seat_contested")
         shown = first.run("status").stdout
@@ -64,6 +64,6 @@ def test_two_daemons_with_the_same_static_ids_say_so_and_wait_ever_longer_withou
     assert health == "ok"
     for daemon in (first, second):
         said = daemon.events("seat_contested")
-        assert [(line["times"], line["seconds"]) for line in said][:2] == [(2, 1.0), (4, 4.0)]
+        assert [(line["times"], line["seconds"]) for line in said][:1] == [(2, 1.0)]
         assert {line["instance"] for line in said} == {"shop.here.0"}
         assert [line["reason"] for line in daemon.events("worker_exited")] == ["requested"], "a restart helps nobody"
