@@ -52,8 +52,14 @@ EXPLAINING := $(addprefix tests/scenarios/,doctor explanations looking memory \
 	supervision/test_why_says_what_holds_each_partition_up.py \
 	supervision/test_why_needs_no_help_of_a_worker_that_is_stuck.py \
 	supervision/test_a_worker_is_debugged_for_a_while_and_logs_more.py)
-# Reloads without a broker, and the pytest plugin with applications of its own: they start dozens of daemons.
-LONGER := $(addprefix tests/process/,test_reload_executes_the_supervisor_in_place.py test_pytest_plugin.py test_testing_examples.py)
+# Reloads without a broker, and the pytest plugin with applications of its own: they start dozens of daemons. Whatever has brokers of its own
+# that die, three of them or one. And who comes and goes under load with every strategy.
+LONGER := $(addprefix tests/process/,test_reload_executes_the_supervisor_in_place.py test_pytest_plugin.py test_testing_examples.py) \
+	$(addprefix tests/scenarios/,test_flights_totals_agree_after_two_kills.py \
+	errors/test_a_partition_leader_that_disappears_costs_no_message.py \
+	semantics/test_exactly_once_holds_while_brokers_die.py \
+	rebalancing/test_members_come_and_go_and_every_promise_holds.py \
+	supervision/test_a_worker_whose_client_fails_again_and_again_is_replaced.py)
 APART := tests/unit tests/systemd tests/image tests/manifests tests/prometheus $(EXPLAINING) $(LONGER)
 
 .PHONY: test
@@ -65,7 +71,7 @@ test-explaining: venv kafka ## Faults of every kind on a real Apache Kafka, and 
 	$(PYTEST) -n 2 --dist loadgroup $(EXPLAINING)
 
 .PHONY: test-longer
-test-longer: venv kafka ## Reloads and what may go wrong in them; the pytest plugin and the examples of docs/testing.md
+test-longer: venv kafka ## Reloads and what may go wrong in them; the pytest plugin; brokers that die; members that come and go
 	$(PYTEST) -n 2 --dist loadgroup $(LONGER)
 
 .PHONY: test-systemd

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -29,8 +31,15 @@ APP = """
 """
 
 
+@pytest.mark.parametrize(
+    "protocol", [{"heartbeat.interval.ms": 300}, {"group.protocol": "consumer"}], ids=["classic", "consumer"]
+)
 def test_a_handler_that_commits_by_itself_gets_its_answer_also_while_its_partition_is_being_taken(
-    broker: Broker, topic: Callable[..., str], group: str, swarm_project: Callable[..., Daemon]
+    protocol: dict[str, object],
+    broker: Broker,
+    topic: Callable[..., str],
+    group: str,
+    swarm_project: Callable[..., Daemon],
 ) -> None:
     """commit() blocks until the broker has answered and is True while the partition is ours, in a revocation too."""
     orders = topic(partitions=2)
@@ -39,7 +48,7 @@ def test_a_handler_that_commits_by_itself_gets_its_answer_also_while_its_partiti
             APP.format(topic=orders),
             {
                 "swarm": {"workers": 1, "group_id": group, "host": host},
-                "kafka": {"heartbeat.interval.ms": 300},
+                "kafka": protocol,
                 "worker": {"commit_interval": 60.0},
             },
         )
@@ -62,7 +71,9 @@ def test_a_handler_that_commits_by_itself_gets_its_answer_also_while_its_partiti
     (first, *_) = old.wait_for(lambda: before.all("commit-True"), what="the first commit")
     assert broker.committed(group)[(orders, first.partition)] > first.offset
     new.start()
-    while not new.events("partitions_assigned"):  # there is always work in hand when a partition is taken
+    while not any(
+        event["partitions"] for event in new.events("partitions_assigned")
+    ):  # there is always work in hand when a partition is taken
         more()
         new.wait_for(lambda: len(before.seen(orders) | after.seen(orders)) > 2 * count - 4, what="the next ones")
     more()

@@ -107,6 +107,23 @@ LARGE = """
     def orders(messages):
         time.sleep(0.01 * len(messages))
 """
+CRASHES = """
+    import os
+    from swarm import App
+
+    app = App("shop")
+
+
+    @app.after_fork
+    def connect(worker):
+        if worker == 1:
+            os._exit(3)
+
+
+    @app.subscribe("{topic}")
+    def orders(messages):
+        pass
+"""
 
 
 @pytest.mark.limit(200)
@@ -157,3 +174,19 @@ def test_each_fault_of_a_run_is_named_alone(
     assert found.rules == {"partition_stuck"}, found.findings
     assert f"worker 0 (pid {stuck.workers()[0]['pid']})" in found.evidence("partition_stuck")
     assert "handler fails" in found.findings[0]["cause"]
+
+
+def test_a_worker_that_dies_again_and_again_is_named_with_what_ends_it(
+    swarm_project: Callable[..., Daemon], topic: Callable[..., str]
+) -> None:
+    """Five deaths in a row, each after a longer pause; the other worker is sound, and nothing else is found."""
+    daemon = swarm_project(CRASHES.format(topic=topic(2)), ward.settings(ward.name()))
+    daemon.expect_errors("worker_exited")
+    daemon.start()
+    daemon.wait_for(lambda: daemon.status()["findings"], within=60.0, what="a finding in its status")
+
+    found = ward.examine(daemon, "--seconds", "0")
+
+    assert found.rules == {"crash_loop"}, found.findings
+    assert "5 deaths in a row" in found.evidence("crash_loop")
+    assert "exited with code 3" in found.findings[0]["cause"]
