@@ -14,7 +14,8 @@ app = App("soak")
 _chance = random.Random(os.getpid())
 _leaked: list[bytes] = []
 _seen = os.open(Path(__file__).with_name("seen"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-TROUBLES = ("leak", "hang", "crash", "exit", "raise", "hold the GIL")
+# Leaks come often, for it takes two, between which nothing else may end the process, to be over the limit.
+TROUBLES = (*["leak"] * 4, "hang", "crash", "exit", "raise", "hold the GIL")
 
 
 @app.after_fork
@@ -36,7 +37,7 @@ def trouble(kind: str) -> None:
     """What may be wrong with a worker."""
     match kind:
         case "leak":
-            _leaked.append(os.urandom(1) * (24 << 20))
+            _leaked.append(os.urandom(1) * (60 << 20))
         case "hang":
             time.sleep(3600)
         case "crash":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.scenarios.supervision.explaining import until
+from tests.scenarios.supervision.explaining import mentioned
 from tests.scenarios.supervision.incidents import incidents
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
@@ -35,13 +35,13 @@ def test_a_worker_whose_client_meets_fatal_errors_again_and_again_is_replaced_un
         )
         daemon.expect_errors("worker_exited", "client_error")
         daemon.start()
-        rebuilt = until(daemon, "client_rebuilt", "0", within=60)
+        rebuilt = mentioned(daemon, "client_rebuilt", "0", within=60)
         (exited,) = daemon.wait_for_event("worker_exited", within=60)
         status = json.loads(daemon.run("status", "--json").stdout)
         daemon.stop()
 
-    assert "client met a fatal error and was made anew" in rebuilt["verdict"]
-    assert "after five times the process is replaced (fenced)" in rebuilt["verdict"]
+    assert "client met a fatal error and was made anew" in rebuilt["text"]
+    assert "after five times the process is replaced (fenced)" in rebuilt["text"]
     assert exited["reason"] == "fenced"
     assert len(daemon.events("client_rebuilt", pid=exited["pid"])) >= 5
     assert status["workers"][0]["restarts_by_reason"] == {"fenced": 1}
