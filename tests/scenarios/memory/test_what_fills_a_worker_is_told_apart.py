@@ -123,7 +123,8 @@ def test_leak_fragmentation_queue_and_health_are_told_apart(
     [queue] = [worker for worker in answer["workers"] if worker["index"] == 2]
     [client] = queue["queues"]["clients"]
     assert client["bytes"] > 30 << 20
-    assert client["messages"] * 1000 == client["bytes"]
+    # librdkafka counts the two one after the other, while its thread goes on.
+    assert abs(client["messages"] * 1000 - client["bytes"]) <= 0.01 * client["bytes"]
     assert daemon.run("memory", "0", "--trace-off").returncode == 0
 
     [fragments] = asked(daemon, "1", "--collect")["workers"]
