@@ -28,6 +28,8 @@ BEQUEATHED: Final = (
     "killed",
     "reason",
     "ready_said",
+    "state_seen",
+    "state_at",
     "restarts",
     "restarts_by_reason",
     "failures",
@@ -176,6 +178,7 @@ class Worker:
         self.dump = "none"
         self.backtrace = ""
         self.ready_said = self.told_quiet = False
+        self.state_seen, self.state_at = "", 0.0
         self.told_level = ""
         self.memory = self.memory_over = 0
         self.rss, self.sampled_at = None, 0.0
