@@ -24,7 +24,7 @@ REFRESH: Final = 5
 MOST_ROWS: Final = 500
 """Partitions that are listed, those with the largest lag: a page is for eyes, all of them are in `/metrics`."""
 _STALE: Final = 3.0
-"""Seconds from which the age of what is shown is worth a word: the supervisor posts at each `check_interval`, at most 5 s."""
+"""Seconds from which the age of what is shown is worth a word: the supervisor comes round at each `check_interval`, at most 5 s."""
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--text:#1c2430;--dim:#667085;--line:#e3e6eb;

@@ -119,10 +119,12 @@ class Worker:
         """Whether the process that holds (or last held) the index was set up."""
         return self.board.floats[PREPARED_AT] > 0.0
 
-    def notice(self, state: str, now: float) -> None:
-        """Its state as of now. Once a pass: so exact is the instant of a change."""
-        if state != self.state_seen:
-            self.state_seen, self.state_at = state, now
+    def notice(self, state: str, now: float) -> bool:
+        """Its state as of now, and whether that is new. Once a pass: so exact is the instant of a change."""
+        if state == self.state_seen:
+            return False
+        self.state_seen, self.state_at = state, now
+        return True
 
     def deaths_in_a_row(self, now: float, reset_after: float) -> int:
         """How often it has ended soon and against all plans; 0 again once its process has lived for `reset_after` seconds."""

@@ -231,12 +231,18 @@ def test_a_state_lasts_from_when_it_was_first_seen() -> None:
     try:
         seen = []
         for state, now in (("starting", 5.0), ("starting", 6.0), ("running", 7.0), ("running", 9.0), ("quiet", 9.5)):
-            worker.notice(state, now)
-            seen.append((worker.state_seen, worker.state_at))
+            seen.append((worker.notice(state, now), worker.state_seen, worker.state_at))
         worker.begin(Process(os.getpid(), -1), 10.0, 0.0, 100)
-        worker.notice("quiet", 10.5)  # another process, whatever the one before was
-        seen.append((worker.state_seen, worker.state_at))
+        new = worker.notice("quiet", 10.5)  # another process, whatever the one before was
+        seen.append((new, worker.state_seen, worker.state_at))
     finally:
         worker.close()
 
-    assert seen == [("starting", 5.0)] * 2 + [("running", 7.0)] * 2 + [("quiet", 9.5), ("quiet", 10.5)]
+    assert seen == [
+        (True, "starting", 5.0),
+        (False, "starting", 5.0),
+        (True, "running", 7.0),
+        (False, "running", 7.0),
+        (True, "quiet", 9.5),
+        (True, "quiet", 10.5),
+    ]
