@@ -358,14 +358,25 @@ def out_of_range(_: Swarm, worker: Worker, partition: Partition) -> Finding | No
     return _at(partition, "out_of_range", "error", text, mend)
 
 
-def no_start(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
+def no_start(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """Nobody can say where it begins."""
     if not partition.no_start:
         return None
-    said = next((each for each in worker.failures_seen if each.kind in ("topic_missing", "client")), None)
-    why = f": {_brief(said.text)}" if said is not None and said.age < RECENT else ""
+    here = (each for each in worker.failures_seen if each.group == partition.group and each.age < RECENT)
+    said = next(
+        (f for f in here if f.kind == "client" or (f.kind, f.topic) == ("topic_missing", partition.topic)), None
+    )
+    why, mend = "", ""
+    if said is not None:
+        why = f": {_brief(said.text)}"
+        silent = said.text.startswith("_TIMED_OUT:") and "committed offsets" in said.text
+        if silent and any(each.answers for each in swarm.brokers):
+            mend = (
+                "The brokers answer, so most likely a transaction that somebody left open withholds the group's offset, until it ends or "
+                "its transaction.timeout.ms has passed: kafka-transactions.sh list shows it."
+            )
     text = f"{partition.name} was assigned to worker {worker.index} and cannot begin, because nobody could say where{why}; it is asked every few seconds"
-    return _at(partition, "no_start", "error", text)
+    return _at(partition, "no_start", "error", text, mend)
 
 
 def leaderless(_: Swarm, __: Worker, partition: Partition) -> Finding | None:

@@ -417,6 +417,25 @@ def test_alike_partitions_are_one_finding() -> None:
     assert found.text.endswith("(and 99 other partitions likewise)")
 
 
+def test_a_partition_without_a_start_names_the_error_of_its_own_group_and_who_may_withhold_it() -> None:
+    """What another group's client says is about another partition; where brokers answer and do not say an offset, it is withheld."""
+    worker = with_partition(no_start=True, lag=None)
+    withheld = replace(CLIENT, text="_TIMED_OUT: Failed to get committed offsets: Local: Timed out")
+    others = replace(CLIENT, text="_TIMED_OUT: of another group", group="clicks")
+    gone = failure("topic_missing", "it does not exist")
+    answers = {"brokers": (Broker("10.0.0.1:9092", True),)}
+
+    def said(*seen: Failure, **facts: Any) -> tuple[str, str]:
+        [finding] = of_partition(swarm_of(replace(worker, failures_seen=seen), **facts), "orders", 3)
+        return finding.text, finding.mend
+
+    assert "nobody could say where: _TIMED_OUT: Failed to get committed" in said(others, withheld, **answers)[0]
+    assert "transaction.timeout.ms" in said(withheld, **answers)[1]
+    assert said(withheld)[1] == ""
+    assert "nobody could say where; " in said(others, replace(gone, topic="clicks"))[0]
+    assert "nobody could say where: it does not exist" in said(gone)[0]
+
+
 def test_a_partition_that_nobody_has_is_explained_by_who_should() -> None:
     """Unowned; a dead worker's; another member's."""
     dead = replace(ON_WORKERS["crash_loop"][0], partitions=WELL.partitions)
