@@ -182,9 +182,10 @@ def _versions(facts: Facts) -> Iterator[Found]:
     ):
         for defect in defects_of(package, version):
             until = ".".join(map(str, defect.fixed))
+            known = "has a known defect" if defect.known else "is older than what kafka-swarm was made for"
             yield Found(
-                f"{package} {version} has a known defect",
-                f"Before {until} {defect.what}.",
+                f"{package} {version} {known}",
+                f"Before {until} {defect.what}." if defect.known else defect.what,
                 f"Install {package} {until} or later.",
                 f"{package} {version} is installed; {defect.source}",
                 defect.severity,
@@ -253,5 +254,10 @@ RULES: Final = (
         _preload,
         ("app",),
     ),
-    Rule("old_versions", "warning", "versions of librdkafka, confluent-kafka and Python with known defects", _versions),
+    Rule(
+        "old_versions",
+        "warning",
+        "versions of librdkafka, confluent-kafka and Python with known defects, or too old",
+        _versions,
+    ),
 )

@@ -19,8 +19,10 @@ class Defect:
     since: Version
     fixed: Version
     what: str
+    """Behind "Before 2.5.3"; where nothing is known, a sentence of its own."""
     source: str
     severity: Severity = "warning"
+    known: bool = True
 
 
 _LIBRDKAFKA: Final = "https://github.com/confluentinc/librdkafka/releases/tag/"
@@ -59,8 +61,9 @@ DEFECTS: Final = (
         "confluent-kafka",
         (0,),
         (2, 16),
-        "kafka-swarm was built and measured with 2.16; what older ones do is not known",
+        "It was built and measured with 2.16; what older ones do is not known.",
         "pyproject.toml: confluent-kafka>=2.16",
+        known=False,
     ),
     Defect(
         "python",

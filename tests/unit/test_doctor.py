@@ -447,6 +447,17 @@ def test_a_healthy_set_up_yields_nothing(name: str) -> None:
     assert found(WELL[name]()) == []
 
 
+def test_a_version_of_which_nothing_is_known_is_not_called_defective() -> None:
+    """Older than what kafka-swarm was made with is another thing than known to be broken."""
+    [old] = found(healthy(machine=Machine("web1", "3.12.9", "2.15.0", "2.16.1")))
+    [broken] = found(healthy(machine=Machine("web1", "3.12.9", "2.16.1", "2.5.0")))
+
+    assert old.what == "confluent-kafka 2.15.0 is older than what kafka-swarm was made for"
+    assert old.cause == "It was built and measured with 2.16; what older ones do is not known."
+    assert broken.what == "librdkafka 2.5.0 has a known defect"
+    assert broken.cause.startswith("Before 2.5.3 an assertion ends the process")
+
+
 def test_every_rule_is_tried_on_a_fault() -> None:
     tried = {rule for rule, _ in (*SICK.values(), *REMARKS.values())}
 
