@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -52,11 +52,14 @@ class Daemon:
 
     # -- what a user does ------------------------------------------------------------------------------
 
-    def start(self, *args: str) -> Self:
-        """`swarmctl start`, in the foreground unless `args` hold `--detach`. Does not wait: `until_running`."""
+    def start(self, *args: str, by: Sequence[str] = ()) -> Self:
+        """`swarmctl start`, in the foreground unless `args` hold `--detach`. Does not wait: `until_running`.
+
+        by: a command that becomes what its last arguments say, in other surroundings.
+        """
         assert self.exit_code is not None or self._process is None, f"it runs already, as pid {self.pid}"
         self._end_is_wanted = False
-        command = [str(SWARMCTL), "start", "--config", str(self.config), "-o", "log.format=json", *args]
+        command = [*by, str(SWARMCTL), "start", "--config", str(self.config), "-o", "log.format=json", *args]
         with self._log.path.open("ab") as stderr, (self.folder / "stdout").open("ab") as stdout:
             self._process = subprocess.Popen(
                 tethered(command, signal.SIGTERM),
