@@ -176,7 +176,7 @@ def _poll_interval(supervisor: Supervisor, group: str) -> float:
 def _partition(supervisor: Supervisor, view: AssignedView, now: float) -> Partition:
     condition = view.condition
     key = (view.group, view.topic, view.partition)
-    moved = supervisor.history.movement(key, view.committed, view.lag, now)
+    moved = supervisor.history.movement(view, now)
     return Partition(
         *key,
         view.position if view.position >= 0 else None,

@@ -16,6 +16,8 @@ INTERVAL: Final = 5.0
 """Seconds between two looks; with more than MANY partitions five times as many."""
 LOOKS: Final = 13
 """Looks that are kept: one minute."""
+EDGE: Final = 2
+"""Looks, and now, of which the one counts in which least waits: what comes and goes in steps grows only if that does."""
 MANY: Final = 2000
 
 Key = tuple[str, str, int]
@@ -24,7 +26,8 @@ Key = tuple[str, str, int]
 @dataclass(frozen=True, slots=True)
 class Movement:
     """Of one partition. still_for: seconds since it was first seen where it is; rate: messages committed per second; lag_trend: messages
-    per second by which its lag grows; both over `watched` seconds, None where that is too short to say."""
+    per second by which its lag grows, without what is only not committed yet; both over `watched` seconds, None where that is too short
+    to say."""
 
     still_for: float | None = None
     rate: float | None = None
@@ -48,9 +51,9 @@ class History:
 
     def look(self, now: float, views: Iterable[AssignedView], memory: Iterable[tuple[int, int]]) -> None:
         """Take in what there is; memory: (pid, bytes) of each worker."""
-        seen: dict[Key, tuple[int, int | None]] = {}
+        seen: dict[Key, tuple[int, int | None]] = {}  # committed, waiting
         for view in views:
-            seen[(view.group, view.topic, view.partition)] = (view.committed, view.lag)
+            seen[(view.group, view.topic, view.partition)] = (view.committed, view.waiting)
         for key, (committed, _) in seen.items():
             if self._arrived.get(key, (None, 0.0))[0] != committed:
                 self._arrived[key] = (committed, now)
@@ -63,18 +66,19 @@ class History:
         for pid, size in sizes.items():
             self._memory[pid].append((now, size))
 
-    def movement(self, key: Key, committed: int, lag: int | None, now: float) -> Movement:
-        """How a partition has moved up to now, where it is at `committed` and `lag`."""
+    def movement(self, view: AssignedView, now: float) -> Movement:
+        """How a partition has moved up to now, where it is as `view` says."""
+        key = (view.group, view.topic, view.partition)
         arrived = self._arrived.get(key)
-        still = now - arrived[1] if arrived is not None and arrived[0] == committed else 0.0
-        oldest = next(((at, seen[key]) for at, seen in self._looks if key in seen), None)
-        if oldest is None or now - oldest[0] < 1.0:
+        still = now - arrived[1] if arrived is not None and arrived[0] == view.committed else 0.0
+        looks = [(at, *seen[key]) for at, seen in self._looks if key in seen]
+        if not looks or now - looks[0][0] < 1.0:
             return Movement(still)
-        at, (before, lag_before) = oldest
-        watched = now - at
-        rate = (committed - before) / watched if committed >= 0 and before >= 0 else None
-        trend = (lag - lag_before) / watched if lag is not None and lag_before is not None else None
-        return Movement(still, rate, trend, watched)
+        at, before, _ = looks[0]
+        rate = (view.committed - before) / (now - at) if view.committed >= 0 and before >= 0 else None
+        waiting = [(moment, count) for moment, _, count in looks] + [(now, view.waiting)]
+        known = [(moment, count) for moment, count in waiting if count is not None]
+        return Movement(still, rate, _growth(known), now - at)
 
     def memory_trend(self, pid: int) -> float | None:
         """Bytes per second by which a process has grown; None where it was watched for less than half a minute."""
@@ -82,3 +86,15 @@ class History:
         if not looks or looks[-1][0] - looks[0][0] < 30.0:
             return None
         return (looks[-1][1] - looks[0][1]) / (looks[-1][0] - looks[0][0])
+
+
+def _growth(waiting: list[tuple[float, int]]) -> float | None:
+    """Messages per second by which what waits has grown, by (moment, count), the oldest first; negative where it shrinks of late."""
+    if len(waiting) < 2:
+        return None
+    recent = waiting[-EDGE - 1 :]
+    (begin, first), (before, high), (now, last) = waiting[0], recent[0], recent[-1]
+    if last < high:
+        return (last - high) / (now - before)
+    edge, least = min(recent, key=lambda each: (each[1], -each[0]))
+    return (least - first) / (edge - begin) if edge > begin else None

@@ -269,6 +269,13 @@ class AssignedView:
             return None
         return max(0, self.high - self.committed)
 
+    @property
+    def waiting(self) -> int | None:
+        """High watermark minus position: what no handler has been given yet; None while one of them is unknown."""
+        if self.high < 0 or self.position < 0:
+            return None
+        return max(0, self.high - self.position)
+
 
 @dataclass(frozen=True, slots=True)
 class HistogramView:

@@ -552,11 +552,14 @@ def refused_commit(_: Swarm, worker: Worker, partition: Partition) -> Finding | 
     return _at(partition, "commit_refused", "warning", text)
 
 
-def falls_behind(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
+def falls_behind(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """It moves, and its lag grows."""
     trend = partition.lag_trend
     if not partition.lag or trend is None or trend < GROWS or trend * partition.watched < 0.05 * partition.lag:
         return None
+    job = _oldest(worker, partition)
+    if job is not None and partition.lag <= 2 * (job.last_offset - job.first_offset + 1):
+        return None  # what came during this batch, the next one takes
     rate = f"{number(partition.rate)} messages/s are done" if partition.rate else "nothing was committed meanwhile"
     text = f"{partition.name} falls behind: its lag of {number(partition.lag)} grows by {number(trend)}/s, while {rate}"
     mend = "A partition has one job at a time: larger batches, concurrency_key=, or more partitions and workers help."

@@ -354,6 +354,17 @@ def test_a_partition_that_falls_behind_is_said_to_although_its_handler_runs() ->
     assert (rule(0.5), rule(40.0)) == ("falls_behind", "slow_job")
 
 
+def test_what_the_next_batch_takes_is_no_falling_behind() -> None:
+    """It came during a long batch, as much as that has in hand."""
+    behind = with_partition(phase="running", lag=90, lag_trend=10.0, rate=10.0, watched=60.0, still_for=0.0)
+
+    def rule(last_offset: int) -> str:
+        long = job(age=20.0, last_offset=last_offset, limit=None, usual=20.0)
+        return of_partition(swarm_of(replace(behind, jobs=(long,))), "orders", 3)[0].rule
+
+    assert (rule(149), rule(109)) == ("running", "falls_behind")
+
+
 def test_every_rule_of_the_ladder_has_its_case() -> None:
     """A rule that is added needs its facts and its sentence here."""
     spoken = set()
