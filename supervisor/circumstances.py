@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ from swarm.supervisor.backtraces import process_state
 from swarm.supervisor.status import groups_of, snapshot
 
 if TYPE_CHECKING:
+    from swarm.plan import Plan
     from swarm.scoreboard import Scoreboard
     from swarm.supervisor.loop import Supervisor
 
@@ -65,7 +66,13 @@ def circumstances(supervisor: Supervisor) -> dict[str, Any]:
         ),
         "pauses": supervisor.partitions.pauses.facts(),
         "unowned": [
-            {"group": each["group"], "topic": each["topic"], "partition": each["partition"], "seconds": each["for"]}
+            {
+                "group": each["group"],
+                "topic": each["topic"],
+                "partition": each["partition"],
+                "seconds": each["for"],
+                "bound": any(plan.is_direct for plan in _plans(supervisor, each["group"])),
+            }
             for each in status["unowned"]
         ],
         "ownership_age": status["ownership"]["checked"],
@@ -162,10 +169,16 @@ def _members(supervisor: Supervisor, board: Scoreboard, now: float) -> Iterator[
         )
 
 
+def _plans(supervisor: Supervisor, group: str) -> Sequence[Plan]:
+    """A group's subscriptions; none where workers import the application by themselves."""
+    if supervisor.app is None:
+        return ()
+    return supervisor.app.groups(supervisor.loaded.settings.swarm.group_id).get(group, ())
+
+
 def _poll_interval(supervisor: Supervisor, group: str) -> float:
-    settings = supervisor.loaded.settings
-    properties: dict[str, Any] = dict(settings.kafka)
-    for plan in supervisor.app.groups(settings.swarm.group_id).get(group, ()) if supervisor.app is not None else ():
+    properties: dict[str, Any] = dict(supervisor.loaded.settings.kafka)
+    for plan in _plans(supervisor, group):
         properties.update(plan.kafka)
     try:
         return float(properties["max.poll.interval.ms"]) / 1000

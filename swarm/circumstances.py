@@ -182,12 +182,13 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Unowned:
-    """A partition that no member of the group has."""
+    """A partition that no member of the group has; bound: that is bound to no worker, where partitions are (`partitions=`)."""
 
     group: str
     topic: str
     partition: int
     seconds: float
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ somebody, a `warning` may mend itself, `note` is as somebody wants it, `fine` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from swarm.circumstances import Failure, Job, Member, Partition, Swarm, Worker
+from swarm.circumstances import Failure, Job, Member, Partition, Swarm, Unowned, Worker
 
 Level = Literal["error", "warning", "note", "fine"]
 
@@ -301,7 +301,7 @@ def near_memory_limit(swarm: Swarm, worker: Worker) -> Finding | None:
     return _of(worker, "near_memory_limit", "warning", text, f"swarmctl memory {worker.index}")
 
 
-def standby(_: Swarm, worker: Worker) -> Finding | None:
+def standby(swarm: Swarm, worker: Worker) -> Finding | None:
     """It is a member and has no partitions."""
     if worker.partitions or worker.state not in ("running", "quiet") or worker.pid is None:
         return None
@@ -309,6 +309,10 @@ def standby(_: Swarm, worker: Worker) -> Finding | None:
         return _of(
             worker, "nothing_placed", "fine", f"nothing to do: no subscription is placed on worker {worker.index}"
         )
+    groups = {each.group for each in worker.members}
+    nobodys = next(_unowned(each for each in swarm.unowned if each.group in groups), None)
+    if nobodys is not None:
+        return nobodys
     text = f"nothing to do: worker {worker.index} is a member without partitions, because there are more members than partitions"
     return _of(worker, "standby", "fine", text)
 
@@ -665,7 +669,7 @@ def _unheld(swarm: Swarm, topic: str, partition: int, group: str | None) -> Find
     name = f"{topic}/{partition}"
     for unowned in swarm.unowned:
         if (unowned.topic, unowned.partition) == (topic, partition) and group in (None, unowned.group):
-            return _nobody(unowned.group, [name], unowned.seconds)
+            return _nobody([unowned])
     for worker in swarm.workers:  # what a dead one had is its successor's, who keeps its seat
         left = any((each.topic, each.partition) == (topic, partition) for each in worker.partitions)
         if left and worker.pid is None:
@@ -688,11 +692,7 @@ def of_topic(swarm: Swarm, topic: str, group: str | None = None) -> list[Finding
         for worker, each in swarm.partitions()
         if each.topic == topic and group in (None, each.group) and worker.pid is not None
     ]
-    found += [
-        _nobody(each.group, [f"{topic}/{each.partition}"], each.seconds)
-        for each in swarm.unowned
-        if each.topic == topic and group in (None, each.group)
-    ]
+    found += [_nobody([each]) for each in swarm.unowned if each.topic == topic and group in (None, each.group)]
     return _in_order(found) if found else [replace(_unheld(swarm, topic, 0, group), subject=topic)]
 
 
@@ -756,13 +756,7 @@ def _of_all(swarm: Swarm) -> Iterator[Finding]:
             "the swarm is quiet: it takes no new work and keeps its partitions",
             "swarmctl resume",
         )
-    grouped: dict[tuple[str, str], list[int]] = {}
-    longest: dict[tuple[str, str], float] = {}
-    for each in swarm.unowned:
-        grouped.setdefault((each.group, each.topic), []).append(each.partition)
-        longest[(each.group, each.topic)] = max(each.seconds, longest.get((each.group, each.topic), 0.0))
-    for (group, topic), partitions in grouped.items():
-        yield _nobody(group, [f"{topic}/{partition}" for partition in sorted(partitions)], longest[(group, topic)])
+    yield from _unowned(swarm.unowned)
     if swarm.reload_error:
         text = f"the newest code or settings are not in use: {_brief(swarm.reload_error)}"
         yield Finding("reload_refused", "error", "swarm", text, "Mend them and `swarmctl reload`.")
@@ -792,10 +786,27 @@ def _everything_moves(swarm: Swarm) -> Finding:
     return Finding("moves", "fine", "swarm", f"everything moves: {size}, {waiting}{pace}")
 
 
-def _nobody(group: str, names: list[str], seconds: float) -> Finding:
+def _unowned(unowned: Iterable[Unowned]) -> Iterator[Finding]:
+    """One finding for each topic of each group."""
+    grouped: dict[tuple[str, str], list[Unowned]] = {}
+    for each in unowned:
+        grouped.setdefault((each.group, each.topic), []).append(each)
+    for together in grouped.values():
+        yield _nobody(sorted(together, key=lambda each: each.partition))
+
+
+def _nobody(unowned: Sequence[Unowned]) -> Finding:
+    """On partitions of one topic that nobody in one group has."""
+    group, names = unowned[0].group, [f"{each.topic}/{each.partition}" for each in unowned]
     who = ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])} and {len(names) - 8} more"
-    text = f"nobody in group {group} has {who}, for {spell(seconds)} or longer, so nothing of it is read"
-    mend = "A worker leaves the group and joins again by itself; else: does every member know the topic, and may it read it?"
+    since = f"for {spell(max(each.seconds for each in unowned))} or longer"
+    if unowned[0].bound:
+        verb = "is" if len(names) == 1 else "are"
+        text = f"{who} {verb} bound to no worker, {since}, so group {group} reads nothing of it"
+        mend = "Give it to a worker in partitions= of the subscription, and swarmctl reload."
+    else:
+        text = f"nobody in group {group} has {who}, {since}, so nothing of it is read"
+        mend = "A worker leaves the group and joins again by itself; else: does every member know the topic, and may it read it?"
     return Finding("unowned", "error", names[0], text, mend)
 
 

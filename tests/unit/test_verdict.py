@@ -452,13 +452,29 @@ def test_a_partition_that_nobody_has_is_explained_by_who_should() -> None:
     dead = replace(ON_WORKERS["crash_loop"][0], partitions=WELL.partitions)
 
     [unowned] = of_partition(swarm_of(unowned=(Unowned("shop", "orders", 5, 70.0),)), "orders", 5)
+    [unbound] = of_partition(swarm_of(unowned=(Unowned("shop", "orders", 5, 70.0, bound=True),)), "orders", 5)
     [left] = of_partition(swarm_of(dead), "orders", 3)
     [elsewhere] = of_partition(swarm_of(ownership_age=9.0), "orders", 7)
 
     assert unowned.text.startswith("nobody in group shop has orders/5, for 1 min 10 s or longer")
+    assert unowned.mend.startswith("A worker leaves the group and joins again by itself")
+    assert unbound.text == "orders/5 is bound to no worker, for 1 min 10 s or longer, so group shop reads nothing of it"
+    assert unbound.mend == "Give it to a worker in partitions= of the subscription, and swarmctl reload."
     assert left.text.startswith("orders/3 waits: worker 1 has no process")
     assert (elsewhere.rule, elsewhere.level) == ("not_held", "warning")
     assert "(the broker said so 9.0 s ago)" in elsewhere.text
+
+
+def test_who_stands_by_while_nobody_has_a_partition_is_no_surplus() -> None:
+    """Of its own group; that there are more members than partitions is then not why it has none."""
+    alone = replace(WELL, partitions=())
+
+    def said(group: str) -> Finding:
+        return of_worker(swarm_of(alone, unowned=(Unowned(group, "orders", 5, 70.0),)), 1)[0]
+
+    assert (said("shop").rule, said("shop").level) == ("unowned", "error")
+    assert said("shop").text.startswith("nobody in group shop has orders/5")
+    assert said("clicks").rule == "standby"
 
 
 def test_a_topic_is_all_of_its_partitions() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios.supervision.explaining import until
 from tests.support.daemon import Daemon
 from tests.support.kafka import Broker
 from tests.support.recording import Recording
@@ -91,6 +92,7 @@ def test_scale_and_reload_never_move_a_bound_partition_and_say_what_they_refuse(
     daemon.start().until_running()
     (missing,) = daemon.wait_for_event("partition_missing")
     (forgotten,) = daemon.wait_for_event("partition_unowned")
+    why = until(daemon, "unowned")["verdict"]
     fewer = daemon.run("scale", "1")
     more = daemon.run("scale", "3")
     change(daemon, "{0: [0], 1: [1, 3]}", "{0: [1], 1: [0, 3]}")
@@ -108,6 +110,7 @@ def test_scale_and_reload_never_move_a_bound_partition_and_say_what_they_refuse(
     def said(event: dict[str, Any]) -> Any:
         return event["topic"], event.get("partition", event.get("partitions"))
 
+    assert f"{orders}/2 is bound to no worker, for " in why
     assert (said(missing), said(forgotten)) == ((orders, 3), (orders, [2]))
     assert (fewer.returncode, more.returncode, moved.returncode, reloaded.returncode) == (1, 0, 1, 0), reloaded.stderr
     assert "is placed on worker 1, so 2 workers are the fewest" in fewer.stderr
