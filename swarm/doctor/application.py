@@ -136,6 +136,7 @@ def _subscription(loaded: Loaded, plan: Plan) -> dict[str, Any]:
         "max_messages": plan.max_messages,
         "limit": job_limit(plan, loaded.settings.supervision.consume_timeout),
         "long_running": plan.long_running,
+        "bound": plan.is_direct,
         "exactly_once": plan.exactly_once,
         "waits": waits,
         "dead_letter": plan.dead_letter.topic if plan.dead_letter is not None else None,

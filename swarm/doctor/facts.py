@@ -54,7 +54,8 @@ class Write:
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """One subscription as the application declares it. limit: seconds that a job of it may run, 0.0: none. waits: whether messages
-    of it may have to wait on purpose (`rate_limit=`, `not_before=`, `max_wait=`)."""
+    of it may have to wait on purpose (`rate_limit=`, `not_before=`, `max_wait=`). bound: its partitions are bound to workers
+    (`partitions=`)."""
 
     label: str
     topics: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class Subscription:
     waits: float = 0.0
     dead_letter: str | None = None
     writes: tuple[Write, ...] = ()
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,14 +185,24 @@ def _unowned(facts: Facts) -> Iterator[Found]:
                 if _consumes(group, place[0]) and all(_has_none(view, place) for view in views):
                     told = f"at two looks {last.at - first.at:.1f} s apart"
                     seen.setdefault((group.name, place[0]), {}).setdefault(place[1], told)
+    bound = {group.name for group in facts.groups if any(each.bound for each in group.subscriptions)}
     for (name, topic), partitions in seen.items():
         numbers = listed(str(number) for number in sorted(partitions))
+        evidence = listed(f"partition {number}: {told}" for number, told in sorted(partitions.items()))
+        if name in bound:
+            yield Found(
+                f"{topic}/{numbers} {'is' if len(partitions) == 1 else 'are'} bound to no worker, so the group {name} reads nothing of it",
+                "The topic has more partitions than the subscription binds to workers: it has grown, or one was forgotten.",
+                "Give it to a worker in partitions= of the subscription, and swarmctl reload.",
+                evidence,
+            )
+            continue
         yield Found(
             f"nobody in the group {name} has {topic}/{numbers}",
             "A member died while the group was sharing out its partitions, or a member may not see the topic: nobody reads them, "
             "and nobody notices before the next rebalance.",
             "Let a worker join again: swarmctl restart. Where that does not help, look for members that may not read the topic.",
-            listed(f"partition {number}: {told}" for number, told in sorted(partitions.items())),
+            evidence,
         )
 
 

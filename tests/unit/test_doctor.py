@@ -447,6 +447,20 @@ def test_a_healthy_set_up_yields_nothing(name: str) -> None:
     assert found(WELL[name]()) == []
 
 
+def test_a_partition_that_is_bound_to_no_worker_is_not_for_the_group_to_share_out() -> None:
+    """No restart helps there, and no member is to blame."""
+    bound = make.application(make.group("shop", make.subscription(bound=True)))
+    daemon = make.daemon(unowned=((("shop", "orders", 2), 75.0),))
+
+    [group] = found(healthy(daemon=daemon))
+    [nobodys] = found(healthy(daemon=daemon, app=bound))
+
+    assert "swarmctl restart" in group.fix
+    assert nobodys.what == "orders/2 is bound to no worker, so the group shop reads nothing of it"
+    assert "partitions=" in nobodys.fix
+    assert "member" not in nobodys.cause
+
+
 def test_a_version_of_which_nothing_is_known_is_not_called_defective() -> None:
     """Older than what kafka-swarm was made with is another thing than known to be broken."""
     [old] = found(healthy(machine=Machine("web1", "3.12.9", "2.15.0", "2.16.1")))

@@ -93,6 +93,7 @@ def test_scale_and_reload_never_move_a_bound_partition_and_say_what_they_refuse(
     (missing,) = daemon.wait_for_event("partition_missing")
     (forgotten,) = daemon.wait_for_event("partition_unowned")
     why = until(daemon, "unowned")["verdict"]
+    doctor = daemon.run("doctor", "--seconds", "0").stdout
     fewer = daemon.run("scale", "1")
     more = daemon.run("scale", "3")
     change(daemon, "{0: [0], 1: [1, 3]}", "{0: [1], 1: [0, 3]}")
@@ -111,6 +112,7 @@ def test_scale_and_reload_never_move_a_bound_partition_and_say_what_they_refuse(
         return event["topic"], event.get("partition", event.get("partitions"))
 
     assert f"{orders}/2 is bound to no worker, for " in why
+    assert f"{orders}/2 is bound to no worker, so the group {daemon.group} reads nothing of it" in doctor
     assert (said(missing), said(forgotten)) == ((orders, 3), (orders, [2]))
     assert (fewer.returncode, more.returncode, moved.returncode, reloaded.returncode) == (1, 0, 1, 0), reloaded.stderr
     assert "is placed on worker 1, so 2 workers are the fewest" in fewer.stderr
