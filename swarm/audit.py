@@ -462,9 +462,15 @@ class _Partition:
                     why = f"{lane.process} was asked by its handler to go on at {to}, and stood at {position}"
                     yield self._gap(position, to, "seek", why, fact.at, lane)
                 else:
+                    edge = fact.data.get("edge")
+                    removed = "retention had removed " + (
+                        "the first of these, and it passed over what was still there"
+                        if edge == "latest"  # the end of the log, and not the first message that is left
+                        else "what is between"
+                    )
                     why = (
                         f"{lane.process} found its offset {position} out of range and went on at {to} "
-                        f"(offset_out_of_range={fact.data.get('edge')}): retention had removed what is between"
+                        f"(offset_out_of_range={edge}): {removed}"
                     )
                     yield self._gap(position, to, "offset_reset", why, fact.at, lane)
 

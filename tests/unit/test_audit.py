@@ -285,7 +285,19 @@ def test_an_offset_out_of_range_is_a_reset(host: Host) -> None:
     worker = host.worker(0).takes(0).runs(0, 10)
     worker.hears(events.OffsetOutOfRange("shop", "orders", 0, 10, "earliest", 40)).runs(40, 50)
 
-    assert [(each.cause, each.first_offset, each.last_offset) for each in ask(host).gaps] == [("offset_reset", 10, 39)]
+    (gap,) = ask(host).gaps
+    assert (gap.cause, gap.first_offset, gap.last_offset) == ("offset_reset", 10, 39)
+    assert gap.evidence.endswith("retention had removed what is between")
+
+
+def test_what_an_offset_out_of_range_has_passed_over_was_not_all_removed(host: Host) -> None:
+    """`latest` goes on at the end: the messages that are still there are for whoever mends it, not lost."""
+    worker = host.worker(0).takes(0).runs(0, 10)
+    worker.hears(events.OffsetOutOfRange("shop", "orders", 0, 10, "latest", 40)).runs(40, 50)
+
+    (gap,) = ask(host).gaps
+    assert (gap.cause, gap.first_offset, gap.last_offset) == ("offset_reset", 10, 39)
+    assert "retention had removed the first of these, and it passed over what was still there" in gap.evidence
 
 
 def test_unmarked_messages_come_again_after_a_handover(host: Host) -> None:
