@@ -1,24 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its re-exports are not marked as such
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import ResourceType  # type: ignore[attr-defined]  # its re-exports are not marked as such
 
 from tests.scenarios.supervision.explaining import mentioned, until
 from tests.support.daemon import Daemon
-from tests.support.kafka import Broker
-from tests.support.ports import free_port
 from tests.support.recording import Recording
+from tests.support.secured import GROUP, LOGIN, READ, TOPIC, WRITE, SecuredBroker
 
 APP = """
     from swarm import App, Backoff, DeadLetter
@@ -44,59 +34,10 @@ APP = """
 """
 
 
-class SecuredBroker(Broker):
-    """Its user `app` may do what is granted, and comes in through `secured`; whoever uses `bootstrap` may do everything."""
-
-    def __init__(self) -> None:
-        plain, controller, sasl = free_port(), free_port(), free_port()
-        at = "127.0.0.1"
-        super().__init__(
-            port=plain,
-            config={
-                "controller.quorum.voters": f"1@{at}:{controller}",
-                "listeners": f"PLAINTEXT://{at}:{plain},CONTROLLER://{at}:{controller},SASL_PLAINTEXT://{at}:{sasl}",
-                "listener.security.protocol.map": (
-                    "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT"
-                ),
-                "sasl.enabled.mechanisms": "PLAIN",
-                "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
-                    'org.apache.kafka.common.security.plain.PlainLoginModule required user_app="word";'
-                ),
-                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-                "super.users": "User:ANONYMOUS",
-            },
-        )
-        self.secured = f"{at}:{sasl}"
-
-    def grant(self, operation: Any, kind: Any, name: str) -> None:
-        self._answered(lambda admin: admin.create_acls([AclBinding(*self._rule(operation, kind, name))]))
-
-    def revoke(self, operation: Any, kind: Any, name: str) -> None:
-        self._answered(lambda admin: admin.delete_acls([AclBindingFilter(*self._rule(operation, kind, name))]))
-
-    def _rule(self, operation: Any, kind: Any, name: str) -> tuple[Any, ...]:
-        return (kind, name, ResourcePatternType.LITERAL, "User:app", "*", operation, AclPermissionType.ALLOW)
-
-    def _answered(self, request: Callable[[Any], dict[Any, Any]]) -> None:
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})  # held until the answers are there
-        for answer in request(admin).values():
-            answer.result(timeout=15)
-
-
 @pytest.fixture
 def secured() -> Iterator[SecuredBroker]:
     with SecuredBroker() as broker:
         yield broker
-
-
-LOGIN = {
-    "security.protocol": "SASL_PLAINTEXT",
-    "sasl.mechanism": "PLAIN",
-    "sasl.username": "app",
-    "sasl.password": "word",
-}
-READ, WRITE = AclOperation.READ, AclOperation.WRITE
-TOPIC, GROUP = ResourceType.TOPIC, ResourceType.GROUP
 
 
 def test_what_is_forbidden_is_named_with_its_remedy_and_goes_on_as_soon_as_it_is_granted(
