@@ -8,8 +8,8 @@ telling first:
     offset_reset     the group began below what the broker had confirmed: somebody moved its offset; or the offset was out of range
     retry            the earlier run failed, its transaction did not happen, or its handler paused without marking
     poll_exceeded    the earlier owner was evicted because it had not polled for `max.poll.interval.ms`
+    commit_failed    the broker refused the earlier owner's commit, or did not answer; however that one ended then
     crash            the earlier owner's process ended before the commit
-    commit_failed    the broker refused the earlier owner's commit, or did not answer
     rebalance        the partition changed hands otherwise: lost, taken while a job ran, or handed over unmarked
     second_group     another group reads the same topic
     unknown          nothing of that is recorded
@@ -53,6 +53,16 @@ OF_MEMBERSHIP: Final = frozenset(
     }
 )
 """A commit that is refused with one of these comes from who is no longer the owner: that is the rebalance's doing."""
+PASSING: Final = frozenset(
+    {
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "COORDINATOR_NOT_AVAILABLE",
+        "NOT_COORDINATOR",
+        "REQUEST_TIMED_OUT",
+        "NETWORK_EXCEPTION",
+    }
+)
+"""With these the broker only says: later."""
 _SAME_MOMENT: Final = 1.0
 """Seconds by which the clocks of two processes, or two reports of one thing, may disagree."""
 
@@ -265,8 +275,10 @@ class _Partition:
                 return
             set_back = self._set_back(earlier.lane, later.lane, start)
             if set_back is None:
-                yield start, end, *self._between(earlier, later, start, end)
-                return
+                middle = _died_after_refusal(earlier.lane, start, end)
+                yield start, middle, *self._between(earlier, later, start, middle)
+                start = middle
+                continue
             began, commit, holder = set_back
             middle = min(end, commit.offset)
             yield (
@@ -336,20 +348,17 @@ class _Partition:
                 f"attempt {earlier.run.attempt} {what}, and the partition changed hands before the next: {earlier.run.error}",
             )
         released = former.released
+        refused = _refused(former, start, end)
         if released is None:
-            return self._without_release(former, heir, later)
+            return self._without_release(former, heir, later, refused)
         how = released.data.get("how")
-        if how == "lost":
+        if how == "lost" and not (refused is not None and _is_refusal(refused)):
             return "rebalance", (
                 f"{former.process} lost the partition (noticed at {moment(released.at)}), so that it could not commit any more"
                 f"{_rival(former)}"
             )
-        refused = _refused(former, start, end)
         if refused is not None and refused.data.get("code") not in OF_MEMBERSHIP:
-            return "commit_failed", (
-                f"{former.process} could not commit {refused.data.get('offset')} at {moment(refused.at)}: "
-                f"{refused.data.get('error') or refused.data.get('code')}"
-            )
+            return "commit_failed", _could_not_commit(former, refused)
         if released.data.get("late"):
             return (
                 "rebalance",
@@ -383,27 +392,26 @@ class _Partition:
             f"{old.process} had lost the partition to {earlier.lane.process}, and ran these before it noticed",
         )
 
-    def _without_release(self, former: Assignment, heir: Assignment, later: _Piece) -> tuple[Cause, str]:
+    def _without_release(
+        self, former: Assignment, heir: Assignment, later: _Piece, refused: Happened | None
+    ) -> tuple[Cause, str]:
         process = former.process
-        committed = _last_commit(former)
         if process.exit is not None:
             if process.exit.at > later.run.began_at + _SAME_MOMENT and process is not heir.process:
                 return "rebalance", (
                     f"{process} had lost the partition before it ended at {moment(process.exit.at)} ({_ending(process)})"
                 )
-            return (
-                "crash",
-                f"{process} ended at {moment(process.exit.at)}, {_ending(process)}, before they were committed{committed}",
-            )
-        if process.ended is None and self._lives_on(process):
+            ended = f"ended at {moment(process.exit.at)}, {_ending(process)}"
+        elif process.ended is None and self._lives_on(process):
             return (
                 "rebalance",
-                f"{process} has not let go of the partition: perhaps it is frozen, or cut off from the broker",
+                f"{process} has not let go of the partition: perhaps it is frozen, cut off from the broker, or gone with its host",
             )
-        return (
-            "crash",
-            f"{process} ended without a word after {moment(process.seen_at)}, before they were committed{committed}",
-        )
+        else:
+            ended = f"ended without a word after {moment(process.seen_at)}"
+        if refused is not None and refused.data.get("code") not in OF_MEMBERSHIP:
+            return "commit_failed", f"{_could_not_commit(former, refused)}; then it {ended}"
+        return "crash", f"{process} {ended}, before they were committed{_last_commit(former)}"
 
     def _lives_on(self, process: Process) -> bool:
         """Whether nothing is known of a process's end, nor of its supervisor's, nor of a successor."""
@@ -535,12 +543,32 @@ def _evicted(lane: Assignment, since: float, until: float) -> Happened | None:
 
 
 def _refused(lane: Assignment, start: int, end: int) -> Happened | None:
-    """A commit of an assignment that would have covered [start, end), and was not followed by one that did."""
-    failed = [fact for fact in lane.named("commit_failed") if fact.data.get("offset", 0) > start]
-    if not failed:
-        return None
-    healed = any(commit.order > failed[-1].order and commit.offset >= end for commit in lane.commits)
-    return None if healed else failed[-1]
+    """A commit of an assignment that would have covered [start, end), and was not followed by one that did: what the broker refused
+    before what it did not answer, and then the last one."""
+    failed = [
+        fact
+        for fact in lane.named("commit_failed")
+        if fact.data.get("offset", 0) > start
+        and not any(commit.order > fact.order and commit.offset >= end for commit in lane.commits)
+    ]
+    return max(failed, key=lambda fact: (_is_refusal(fact), fact.order), default=None)
+
+
+def _is_refusal(fact: Happened) -> bool:
+    """Whether the broker said no to this commit, and would have again. What begins with an underscore is librdkafka's own word."""
+    code = str(fact.data.get("code"))
+    return not code.startswith("_") and code not in OF_MEMBERSHIP | PASSING
+
+
+def _died_after_refusal(lane: Assignment, start: int, end: int) -> int:
+    """Up to where [start, end) was to be committed by one that was refused to a process which then died: what is behind that is apart."""
+    refused = _refused(lane, start, end) if lane.released is None else None
+    return end if refused is None else min(end, refused.data.get("offset", end))
+
+
+def _could_not_commit(lane: Assignment, refused: Happened) -> str:
+    why = refused.data.get("error") or refused.data.get("code")
+    return f"{lane.process} could not commit {refused.data.get('offset')} at {moment(refused.at)}: {why}"
 
 
 def _rival(lane: Assignment) -> str:

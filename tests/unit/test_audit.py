@@ -245,6 +245,39 @@ def test_a_commit_that_was_refused_and_then_taken_explains_nothing(host: Host) -
     assert report.unexplained == 1
 
 
+def test_a_death_repeats_what_the_broker_had_refused_to_commit_because_of_that(host: Host) -> None:
+    """Without the refusal it would have been committed; what was done after that commit is the death's own."""
+    forbidden = "GROUP_AUTHORIZATION_FAILED"
+    one = host.worker(0).takes(0).runs(0, 10).commits(10).runs(10, 20)
+    one.hears(events.CommitFailed("shop", (("orders", 0, 20),), forbidden, "not allowed")).begins(20, 25).dies()
+    two = host.worker(0).takes(10).runs(10, 25).commits(25).runs(25, 30)
+
+    report = ask(host)
+    assert told(report) == [("commit_failed", 10, 19), ("crash", 20, 24)]
+    for word in ("could not commit 20", "not allowed", "SIGKILL", "pid 101"):
+        assert word in report.duplicates[0].evidence, word
+
+    two.hears(events.CommitFailed("shop", (("orders", 0, 30),), "REBALANCE_IN_PROGRESS", "not now")).dies()
+    host.worker(0).takes(25).runs(25, 30)
+    assert told(ask(host))[2:] == [("crash", 25, 29)], "it would have been tried again"
+
+
+def test_a_partition_that_was_lost_after_a_refusal_is_repeated_because_of_that(host: Host) -> None:
+    """Who may not commit may not stay in the group either; but who hears nothing of the broker has lost the partition, and no more."""
+    for code, cause in (("GROUP_AUTHORIZATION_FAILED", "commit_failed"), ("_TIMED_OUT", "rebalance")):
+        group = f"shop-{code}"
+        one = host.worker(0).takes(0, group=group).runs(0, 10)
+        one.hears(events.CommitFailed(group, (("orders", 0, 10),), code, f"error {code}"))
+        one.hears(events.CommitFailed(group, (("orders", 0, 10),), "_TIMED_OUT", "no answer at the stop"))
+        one.gives_up("lost").ends()
+        host.worker(0).takes(0, group=group).runs(0, 10)
+
+        report = ask(host, wish=Wish(groups=frozenset({group})))
+        assert told(report) == [(cause, 0, 9)]
+        if cause == "commit_failed":
+            assert f"error {code}" in report.duplicates[0].evidence, "what tells most, and not what came last"
+
+
 def test_offsets_that_were_set_back_from_outside_are_a_reset(host: Host) -> None:
     """Up to what the broker had confirmed; what is beyond has a cause of its own."""
     host.worker(0).takes(0).runs(0, 100).commits(80).dies()
