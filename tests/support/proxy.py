@@ -24,7 +24,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: the end of a connection is
 class Proxy:
     """Passes on what comes to `port`, to `target`; from the beginning, and until `close()`.
 
-    Its state is one of: passing (with a delay or without), held, cut. Its methods may be called in any thread; they
+    Its state is one of: passing (with a delay or without), held, mute, cut. Its methods may be called in any thread; they
     return when it is so. It lives in a thread of this process, which therefore has to run for anything to pass.
     """
 
@@ -34,6 +34,8 @@ class Proxy:
         self._delay = 0.0
         self._open = asyncio.Event()
         self._open.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -50,6 +52,10 @@ class Proxy:
     def hold(self) -> None:
         """A black hole: connections stay, new ones are taken, nothing passes. What was sent meanwhile arrives after `heal`."""
         self._do(self._hold())
+
+    def mute(self) -> None:
+        """What clients say passes, and is done; what is answered does not, until `heal`, or never after `cut`."""
+        self._do(self._mute())
 
     def cut(self) -> None:
         """Resets every connection and refuses new ones."""
@@ -89,8 +95,12 @@ class Proxy:
     async def _hold(self) -> None:
         self._open.clear()
 
+    async def _mute(self) -> None:
+        self._answering.clear()
+
     async def _heal(self) -> None:
         self._open.set()
+        self._answering.set()
         await self._listen()
 
     async def _cut(self) -> None:
@@ -135,14 +145,18 @@ class Proxy:
         back: asyncio.StreamWriter,
     ) -> list[Coroutine[None, None, None]]:
         """What passes each direction of one connection on."""
-        return [self._pass(client, on), self._pass(server, back)]
+        return [self._pass(client, on), self._pass(server, back, self._answering)]
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event | None = None
+    ) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 await self._open.wait()
+                if gate is not None:
+                    await gate.wait()
                 writer.write(piece)
                 await writer.drain()
             await self._open.wait()  # that it has ended does not pass either
