@@ -14,7 +14,8 @@ telling first:
     second_group     another group reads the same topic
     unknown          nothing of that is recorded
 
-A *gap* is a range that was passed over and never run by anybody. What a filter skipped, what expired, dead letters, and offsets that hold no message
+A *gap* is a range that was passed over and never run by anybody: by a `seek`, by an `offset_reset`, in the hand of an at-most-once worker at
+its `crash`, or `unknown` where a worker has left no journal. What a filter skipped, what expired, dead letters, and offsets that hold no message
 are none: an assignment that goes on behind them, or commits behind them, is done with them.
 """
 
@@ -489,14 +490,41 @@ class _Partition:
             if reach is not None and lane.start > reach and known_at >= horizon:
                 why = (
                     f"{lane.process} got the partition at {moment(lane.since)} and began at {lane.start}, although nobody in these "
-                    f"journals had processed or committed more than {reach}: the group's offset was set forward from outside, "
-                    "or a member processed them whose journal is not among these (--journal)"
+                    f"journals had processed or committed more than {reach}: "
                 )
-                yield self._gap(reach, lane.start, "offset_reset", why, lane.since, lane)
+                missing = self._unheard(known_at, lane.since)
+                if missing:
+                    why += f"{missing} worked meanwhile, and its journal is not among these"
+                    yield self._gap(reach, lane.start, "unknown", why, lane.since, lane)
+                else:
+                    why += (
+                        "the group's offset was set forward from outside, "
+                        "or a member processed them whose journal is not among these (--journal)"
+                    )
+                    yield self._gap(reach, lane.start, "offset_reset", why, lane.since, lane)
             ends = [lane.start, *(run.end for run in lane.runs), *(commit.offset for commit in lane.commits)]
             ends += [fact.data["to"] for fact in lane.named("moved")]
             reach = max([reach or 0, *ends])
             known_at = max([known_at, lane.since, *(run.ended_at for run in lane.runs)])
+
+    def _unheard(self, since: float, until: float) -> str:
+        """A worker of whom its supervisor says that it worked meanwhile and ended in good order, and who has left no word here.
+
+        Another end tells nothing: who died before it had a partition has written nothing either.
+        """
+        heard = {(process.source, process.worker, process.pid) for process in self._history.processes}
+        sources = {lane.process.source for lane in self.lanes}
+        began: dict[tuple[str, Any, Any], float] = {}
+        for source, deed in self._history.deeds:
+            who = source, deed.data.get("worker"), deed.data.get("pid")
+            if source not in sources or who in heard:
+                continue
+            if deed.what == "worker_started":
+                began[who] = deed.at
+            ended_well = deed.what == "worker_exited" and deed.data.get("graceful")
+            if ended_well and began.get(who, 0.0) <= until and deed.at >= since - _SAME_MOMENT:
+                return f"worker {who[1]} (pid {who[2]})"
+        return ""
 
     def _dropped_in_hand(self) -> Iterator[Finding]:
         """At-most-once: what was committed before its run, and whose process ended with it."""

@@ -116,6 +116,10 @@ class Worker:
         self.log.released(how, late=late, committed=0)
         return self
 
+    def starts(self) -> Worker:
+        self.host.says("worker_started", worker=self.index, pid=self.pid, restarts=0)
+        return self
+
     def ends(self) -> Worker:
         self.journal.end(0)
         self.host.says("worker_exited", worker=self.index, pid=self.pid, code=0, reason="requested", graceful=True)
@@ -369,6 +373,33 @@ def test_hosts_that_share_a_group_are_looked_at_together(tmp_path: Path) -> None
 
     assert ask(one, two).gaps == ()
     assert [(each.first_offset, each.last_offset) for each in ask(one).gaps] == [(10, 29)]
+
+
+def test_a_gap_is_unknown_where_the_journal_of_a_worker_is_missing(host: Host) -> None:
+    """The supervisor knows of the worker, so nobody need have moved the offset. One that did not work meanwhile is no excuse."""
+
+    def gap() -> tuple[str, str]:
+        (found,) = ask(host).gaps
+        assert (found.first_offset, found.last_offset) == (10, 19)
+        return found.cause, found.evidence
+
+    host.says("swarm_started")
+    host.worker(2).starts().ends()
+    one = host.worker(0).starts().takes(0).runs(0, 10).commits(10).gives_up()
+    host.now += 60
+    two = host.worker(1).starts().takes(10).runs(10, 20).commits(20).gives_up().ends()
+    one.takes(20).runs(20, 30)
+    assert ask(host).gaps == ()
+
+    for file in host.directory.glob("worker-000[12]-*.seg"):
+        file.unlink()
+    cause, evidence = gap()
+    assert cause == "unknown"
+    assert f"worker 1 (pid {two.pid}) worked meanwhile, and its journal is not among these" in evidence
+    assert "worker 2" not in evidence
+
+    host.worker(1).starts().takes(30).runs(30, 40)  # a successor keeps a journal of its own
+    assert gap()[0] == "unknown"
 
 
 def test_a_topic_made_again_has_other_messages(host: Host) -> None:
