@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -128,3 +129,58 @@ def _remove(broker: Broker, before: dict[str, int]) -> None:
     answers = admin.delete_records([TopicPartition(name, 0, offset) for name, offset in before.items()])
     for answer in answers.values():
         answer.result(timeout=15)
+
+
+PLAIN = """
+    from swarm import App
+    from recording import record
+
+    app = App("shop")
+
+    @app.each("TOPIC")
+    def orders(message):
+        record(message)
+"""
+
+
+def test_a_gap_is_unknown_where_the_journal_of_a_worker_was_removed(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """A partition goes to a second worker and comes back. Without that one's journal nobody knows what it did, and the audit says so."""
+    orders = topic(partitions=2)
+    daemon = swarm_project(
+        PLAIN.replace("TOPIC", orders), {"swarm": {"workers": 1}, "worker": {"commit_interval": 0.1}}
+    )
+    recording = Recording(daemon.folder)
+
+    def consume(first: int) -> None:
+        for partition in range(2):
+            broker.produce(orders, [(None, str(number)) for number in range(first, first + 10)], partition)
+        everything = {(orders, partition): first + 10 for partition in range(2)}
+        daemon.wait_for(lambda: broker.committed(daemon.group) == everything, what="all of it")
+
+    def held(worker: int) -> list[int]:
+        return [each["partition"] for each in daemon.workers()[worker]["assignment"]]
+
+    daemon.start().until_running()
+    consume(0)
+    assert daemon.run("scale", "2").returncode == 0
+    (moved,) = daemon.wait_for(lambda: held(1) if len(held(0)) == 1 else None, what="a partition to move")
+    (second,) = (worker["pid"] for worker in daemon.workers()[1:])
+    consume(10)
+    assert daemon.run("scale", "1").returncode == 0
+    daemon.wait_for(lambda: len(held(0)) == 2, what="it to come back")
+    consume(20)
+    assert daemon.stop() == 0
+
+    assert {each.pid for each in recording.all(partition=moved) if 10 <= each.offset < 20} == {second}
+    whole = daemon.audit()
+    assert (whole["duplicates"], whole["gaps"], whole["processes"], whole["exit"]) == ([], [], 2, 0)
+    for segment in Path(daemon.settings["swarm"]["state_dir"]).glob("journal/worker-0001-*.seg"):
+        segment.unlink()
+    answer = daemon.audit()
+    assert answer["duplicates"] == []
+    (gap,) = answer["gaps"]
+    assert (gap["partition"], gap["cause"], gap["first_offset"], gap["last_offset"]) == (moved, "unknown", 10, 19)
+    assert f"worker 1 (pid {second}) worked meanwhile, and its journal is not among these" in gap["evidence"]
+    assert (answer["processes"], answer["unexplained"], answer["exit"]) == (1, 1, 1)
