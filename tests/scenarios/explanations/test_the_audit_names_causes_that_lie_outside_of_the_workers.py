@@ -112,17 +112,19 @@ def secured() -> Iterator[SecuredBroker]:
         yield broker
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", ["stop", "kill", "lose"])
 def test_a_repetition_after_a_commit_that_was_refused_is_called_so(
     end: str, secured: SecuredBroker, group: str, swarm_project: Callable[..., Daemon]
 ) -> None:
-    """However the worker ended: without the refusal there would have been nothing to repeat."""
+    """However the worker ended, or lost the partition, for who may not commit may not stay in the group either: without the refusal there
+    would have been nothing to repeat."""
+    session = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300} if end == "lose" else {}
     secured.create_topic("orders")
     secured.grant(READ, TOPIC, "orders")
     secured.grant(READ, GROUP, group)
     daemon = swarm_project(
         PLAIN.replace("TOPICS", "'orders'"),
-        {**FULL, "swarm": {"workers": 1, "group_id": group}, "kafka": LOGIN},
+        {**FULL, "swarm": {"workers": 1, "group_id": group}, "kafka": {**LOGIN, **session}},
         bootstrap=secured.secured,
     )
     recording = Recording(daemon.folder)
@@ -138,8 +140,11 @@ def test_a_repetition_after_a_commit_that_was_refused_is_called_so(
         assert daemon.stop() == 0
         secured.grant(READ, GROUP, group)
         daemon.start()
-    else:
+    elif end == "kill":
         os.kill(worker["pid"], signal.SIGKILL)
+        secured.grant(READ, GROUP, group)
+    else:
+        daemon.wait_for_event("partitions_lost")
         secured.grant(READ, GROUP, group)
     daemon.wait_for(lambda: len(recording.all()) == 30, what="what was not committed, once more")
     daemon.wait_for(lambda: secured.committed(group) == {("orders", 0): 20}, what="its commit")
@@ -148,7 +153,8 @@ def test_a_repetition_after_a_commit_that_was_refused_is_called_so(
     answer = daemon.audit()
     assert told(answer) == [("orders", "commit_failed", 10, 19)]
     (repeated,) = answer["duplicates"]
-    assert repeated["earlier"]["pid"] == worker["pid"] != repeated["later"]["pid"]
+    assert repeated["earlier"]["pid"] == worker["pid"]
+    assert (repeated["later"]["pid"] == worker["pid"]) == (end == "lose")
     assert f"(pid {worker['pid']}) could not commit 20 at " in repeated["evidence"]
     assert f"Grant this user Read on the group {group}" in repeated["evidence"]
     assert ("SIGKILL" in repeated["evidence"]) == (end == "kill")
