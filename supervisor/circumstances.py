@@ -19,6 +19,7 @@ from swarm.scoreboard import (
     PAUSED,
     SEEKS,
     SUCCEEDS,
+    WITHHELD,
     AssignedView,
 )
 from swarm.supervisor import memory, record
@@ -209,6 +210,7 @@ def _partition(supervisor: Supervisor, view: AssignedView, now: float) -> Partit
         bool(condition.bits & FULL),
         bool(condition.bits & SEEKS),
         bool(condition.bits & LEADERLESS),
+        bool(condition.bits & WITHHELD),
         now - view.stands_since if view.stands_since else None,
         moved.still_for,
         moved.rate,

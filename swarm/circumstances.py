@@ -74,6 +74,7 @@ class Partition:
     full: bool = False
     seeks: bool = False
     leaderless: bool = False
+    withheld: bool = False
     standing: float | None = None
     still_for: float | None = None
     rate: float | None = None

@@ -220,6 +220,22 @@ def leaderless(statistics: str) -> frozenset[tuple[str, int]]:
     )
 
 
+_STABLE: Final = re.compile(r'"hi_offset": ?(\d+), ?"ls_offset": ?(\d+)')
+
+
+def withheld(statistics: str) -> frozenset[tuple[str, int]]:
+    """Partitions of which, as librdkafka's statistics say, all was fetched up to the last stable offset, and more stands behind it: an open
+    transaction hides that from who reads what is committed. Pure. Parsed as JSON only where there may be one."""
+    if all(high == stable for high, stable in _STABLE.findall(statistics)):
+        return frozenset()
+    return frozenset(
+        (topic, about["partition"])
+        for topic, said in json.loads(statistics)["topics"].items()
+        for about in said["partitions"].values()
+        if 0 <= about["ls_offset"] < about["hi_offset"] and about["next_offset"] >= about["ls_offset"]
+    )
+
+
 Refusals = Mapping[tuple[str, int], KafkaError]
 """Partitions whose part of a commit the broker refused: it answers for each of them, and may hold the others."""
 
@@ -283,6 +299,7 @@ class Client:
         self.queued: Queued | None = None
         """As librdkafka said last; None: not yet, or never (`statistics.interval.ms` = 0)."""
         self.leaderless: frozenset[tuple[str, int]] = frozenset()
+        self.withheld: frozenset[tuple[str, int]] = frozenset()
         """Partitions that nobody leads, as it said last."""
         self._raw = Consumer(
             {
@@ -328,6 +345,7 @@ class Client:
         with self._keep_what_is_raised():
             self.queued = Queued(time.monotonic(), *queued(text))
             self.leaderless = leaderless(text)
+            self.withheld = withheld(text)
 
     @contextmanager
     def _keep_what_is_raised(self) -> Iterator[None]:

@@ -215,6 +215,7 @@ def _partition(each: Partition) -> str:
             ("offset out of range", each.out_of_range),
             ("start unknown", each.no_start),
             ("without a leader", each.leaderless),
+            ("behind an open transaction", each.withheld),
             ("being handed over", each.closing),
             ("waits for an earlier job", each.succeeds),
         )

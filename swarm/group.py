@@ -185,6 +185,12 @@ class Group:
         client = self._client
         return client.leaderless if client is not None else frozenset()
 
+    @property
+    def withheld(self) -> frozenset[tuple[str, int]]:
+        """Partitions whose next messages an open transaction hides, as the client said last. Any thread."""
+        client = self._client
+        return client.withheld if client is not None else frozenset()
+
     # -- the poller thread -------------------------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -48,6 +48,8 @@ class Facts:
     """As far as the groups read: of what is committed, or all."""
     oldest: Mapping[tuple[str, Place], int | None] = field(default_factory=dict)
     """(group, place) -> the timestamp (ms) of its first message that is not committed; None: there is none, or nobody said."""
+    hidden: Mapping[Place, int] = field(default_factory=dict)
+    """So many more stand behind `end`, from an open transaction on."""
 
 
 def rows(facts: Facts, now: float) -> list[dict[str, Any]]:
@@ -74,11 +76,11 @@ def _row(group: GroupFacts, place: Place, facts: Facts, now: float) -> dict[str,
         "lag": lag,
         "seconds": seconds,
         "holder": group.holders.get(place),
-        "note": _note(committed, first, end),
+        "note": _note(committed, first, end, facts.hidden.get(place, 0)),
     }
 
 
-def _note(committed: int | None, first: int | None, end: int | None) -> str | None:
+def _note(committed: int | None, first: int | None, end: int | None, hidden: int) -> str | None:
     if end is None:
         return "its leader does not answer"
     if committed is None:
@@ -87,6 +89,8 @@ def _note(committed: int | None, first: int | None, end: int | None) -> str | No
         return f"{committed - end} beyond the end: the topic was made anew, or has lost its end"
     if first is not None and committed < first:
         return f"{first - committed} of it are gone (retention)"
+    if hidden:
+        return f"{hidden} more behind an open transaction"
     return None
 
 
@@ -130,7 +134,9 @@ def gather(
         found.append(GroupFacts(group, state, committed, holders, tuple(sorted(names - set(existing)))))
     every = sorted({place for each in places.values() for place in each})
     first = {place: offset for place, (offset, _) in cluster.offsets(every, "first").items()}
+    last = cluster.offsets(every, "end") if stable else {}  # first: what is committed meanwhile is not hidden
     end = {place: offset for place, (offset, _) in cluster.offsets(every, "end", stable=stable).items()}
+    hidden = {place: high - end[place] for place, (high, _) in last.items() if place in end and high > end[place]}
     oldest: dict[tuple[str, Place], int | None] = {}
     for facts in found:
         behind = {
@@ -141,4 +147,4 @@ def gather(
         for place, record in reader.first(behind, FIRST_PATIENCE).items() if behind else ():
             kind, milliseconds = record.timestamp()
             oldest[(facts.group, place)] = milliseconds if kind else None
-    return Facts(tuple(found), places, first, end, oldest)
+    return Facts(tuple(found), places, first, end, oldest, hidden)

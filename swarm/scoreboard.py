@@ -49,7 +49,7 @@ WAITS: Final = (
 a fuller batch (`max_wait=`), somebody's decision on a message that kills its process, a commit, a transaction, the dead letter topic, or
 another try to make its instance."""
 
-PAUSED, OUT_OF_RANGE, NO_START, CLOSING, SUCCEEDS, FULL, SEEKS, LEADERLESS = (1 << bit for bit in range(8))
+PAUSED, OUT_OF_RANGE, NO_START, CLOSING, SUCCEEDS, FULL, SEEKS, LEADERLESS, WITHHELD = (1 << bit for bit in range(9))
 """Bits of a lane's condition: an operator paused it; the group's offset is not in the log; where it begins is not known yet; it is being
 taken away; the job of an assignment before still runs; it is not fetched (full, paused or quiet); it is being sought; no broker leads it."""
 

@@ -17,6 +17,8 @@ Level = Literal["error", "warning", "note", "fine"]
 
 LATE: Final = 5.0
 """Seconds without a report or a poll that are worth a word; both come every half second and more often."""
+OUTAGE: Final = 60.0
+"""Seconds for which a transaction may be open before that is no slow producer any more."""
 SLOW: Final = 5.0
 """Seconds for which a batch may run before it is worth a word."""
 UNUSUAL: Final = 10.0
@@ -556,6 +558,22 @@ def refused_commit(_: Swarm, worker: Worker, partition: Partition) -> Finding | 
     return _at(partition, "commit_refused", "warning", text)
 
 
+def withheld(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
+    """All that it may read is done: an open transaction hides the rest."""
+    if not partition.withheld or not partition.lag or partition.phase != "idle" or (partition.still_for or 0.0) < LATE:
+        return None
+    still = partition.still_for or 0.0
+    text = (
+        f"{partition.name} has done all that it may read: a producer's open transaction hides the {number(partition.lag)} messages from offset "
+        f"{partition.position} on from read_committed readers, for {spell(still)} or longer"
+    )
+    mend = (
+        "Find that producer: it is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms. "
+        "kafka-transactions.sh find-hanging names it, and abort ends its transaction. Nothing here helps."
+    )
+    return _at(partition, "withheld", "error" if still > OUTAGE else "warning", text, mend)
+
+
 def falls_behind(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """It moves, and its lag grows."""
     trend = partition.lag_trend
@@ -623,6 +641,7 @@ LADDER: Final[tuple[Callable[[Swarm, Worker, Partition], Finding | None], ...]] 
     waits_as_asked,
     queued,
     refused_commit,
+    withheld,
     falls_behind,
     at_work,
     still,

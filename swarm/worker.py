@@ -56,6 +56,7 @@ from swarm.scoreboard import (
     PREPARED_AT,
     READY_AT,
     STARTED_AT,
+    WITHHELD,
     Condition,
     Scoreboard,
 )
@@ -351,11 +352,12 @@ class Runtime:
         for group in self.groups:
             with self.dispatcher.lock:
                 lanes = list(group.lanes.values())
-            leaderless = group.leaderless
+            said = ((group.leaderless, LEADERLESS), (group.withheld, WITHHELD))
             for lane in lanes:
                 condition = condition_of(lane)
-                if lane.key in leaderless:
-                    condition = condition._replace(bits=condition.bits | LEADERLESS)
+                for places, bit in said:
+                    if lane.key in places:
+                        condition = condition._replace(bits=condition.bits | bit)
                 conditions.append(condition)
                 entries.append(
                     (

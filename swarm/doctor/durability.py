@@ -11,6 +11,8 @@ from swarm.doctor.finding import Found, Rule
 DOWNTIME: Final = 3 * 24 * 60
 """Minutes for which an application may plausibly be down: a long weekend."""
 USUAL_REPLICAS: Final = 3
+OUTAGE: Final = 60.0
+"""Seconds for which a transaction may be open before that is no slow producer any more."""
 LONG: Final = 10.0
 """Seconds for which a transaction may be open before it is said to hold readers up."""
 SKEW: Final = 2.0
@@ -192,6 +194,7 @@ def _open_transaction(facts: Facts) -> Iterator[Found]:
             "aborted: its producer is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms.",
             "Find that producer; kafka-transactions.sh find-hanging names it, and abort ends what nobody will.",
             f"last stable offset {stable} at both looks{since}, high watermark {end}: {end - stable} messages are withheld",
+            "error" if age is not None and age > OUTAGE else None,
         )
 
 

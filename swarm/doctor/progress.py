@@ -13,6 +13,8 @@ FEWEST: Final = 50
 """Messages by which a lag has to grow between two looks, for single bursts and batches are no trend."""
 KEPT_PACE: Final = 0.8
 """Share of what came that was processed meanwhile, from which on the pace is kept."""
+MARKERS: Final = 5
+"""Offsets up to which a group's own may stay behind all that it may read: markers of transactions."""
 BUSY: Final = 10.0
 """Seconds for which a job may run, where no longer one was seen before, until its partition is said to stand."""
 OFTEN: Final = 60.0
@@ -111,6 +113,8 @@ def _stuck(facts: Facts) -> Iterator[Found]:
     gap = last.at - first.at
     for group in facts.groups:
         for seat, owner in _standing(facts, group):
+            if _is_withheld(facts, group, seat):
+                continue  # whoever holds it, and whatever it does
             place, holder = seat[1:], _holder(facts, seat)
             yield Found(
                 f"{seat[1]}/{seat[2]} stands still in the group {group.name} while its log grows",
@@ -141,6 +145,19 @@ def _standing(facts: Facts, group: Group) -> Iterator[tuple[Seat, Member]]:
         if holder is not None and (holder[1].paused or holder[0].state == "quiet" or _is_busy(facts, holder[0])):
             continue  # an operator wants it so, or its job is not to be called long yet
         yield seat, owner
+
+
+def _is_withheld(facts: Facts, group: Group, seat: Seat) -> bool:
+    """Whether all that the group may read is done, and an open transaction hides the rest, which has a rule of its own."""
+    first, last = _span(facts)
+    stable = last.stable.get(seat[1:])
+    return (
+        stable is not None
+        and group.value("isolation.level").text == "read_committed"
+        and stable == first.stable.get(seat[1:])
+        and stable < last.ends[seat[1:]]
+        and last.done[seat] >= stable - MARKERS
+    )
 
 
 def _holder(facts: Facts, seat: Seat) -> tuple[Worker, Held] | None:

@@ -182,6 +182,7 @@ class FakeClient:
     is_member = True
     new_protocol = False
     leaderless: frozenset[Place] = frozenset()
+    withheld: frozenset[Place] = frozenset()
 
     def __init__(self, kafka: FakeKafka, group: str, callbacks: Callbacks) -> None:
         self._kafka = kafka

@@ -147,6 +147,7 @@ class FakeClient:
     is_member: bool = True
     new_protocol: bool = False
     leaderless: frozenset[tuple[str, int]] = frozenset()
+    withheld: frozenset[tuple[str, int]] = frozenset()
 
     def __init__(self, broker: Broker, callbacks: Group) -> None:
         self.broker = broker

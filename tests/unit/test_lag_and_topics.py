@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -76,6 +77,12 @@ def test_any_facts_give_a_row_for_each_partition(
         assert row["lag"] is None or row["lag"] >= 0
         assert row["seconds"] is None or row["seconds"] >= 0
         assert (row["seconds"] == 0.0) >= (row["lag"] == 0)
+
+
+def test_what_an_open_transaction_hides_is_said_beside_a_lag_that_does_not_count_it() -> None:
+    hidden = replace(facts({0: 5}, {0: 5}, partitions=1), hidden={("orders", 0): 7})
+
+    assert [(row["lag"], row["note"]) for row in rows(hidden, NOW)] == [(0, "7 more behind an open transaction")]
 
 
 def test_a_group_is_about_what_it_subscribes_to_and_what_it_has_offsets_for() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.cli import memory_display, memory_report
-from swarm.client import leaderless, queued
+from swarm.client import leaderless, queued, withheld
 from swarm.supervisor.asking import Answers, Asking
 from swarm.supervisor.history import MOST, RECENT, History
 from swarm.supervisor.memory import Memory
@@ -329,6 +329,19 @@ def test_the_queue_that_all_partitions_share_counts_once() -> None:
 
     assert queued("{" + one % (9000, 8_999_000) + one % (9000, 8_999_000) + one % (0, 0) + "}") == (9000, 8_999_000)
     assert queued("{}") == (0, 0)
+
+
+def test_partitions_whose_next_messages_an_open_transaction_hides_are_told_from_those_that_are_being_read() -> None:
+    """All up to the last stable offset was fetched, and more stands behind it."""
+
+    def report(*offsets: tuple[int, int, int]) -> str:
+        one = '"%d": {"partition":%d, "next_offset":%d, "hi_offset":%d, "ls_offset":%d}'
+        partitions = ", ".join(one % (number, number, *each) for number, each in enumerate(offsets))
+        return '{"topics": {"orders": {"topic": "orders", "partitions": {%s}}}}' % partitions  # noqa: UP031
+
+    assert withheld(report((5, 9, 9), (0, 0, 0))) == frozenset()
+    assert withheld(report((5, 9, 7), (-1001, -1001, -1001))) == frozenset()
+    assert withheld(report((7, 9, 7), (9, 9, 9), (8, 9, 7))) == {("orders", 0), ("orders", 2)}
 
 
 def test_partitions_that_nobody_leads_are_told_from_the_one_that_librdkafka_keeps_for_itself() -> None:

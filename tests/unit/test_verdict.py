@@ -201,6 +201,11 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
         {},
         "orders/3 was assigned to worker 1 and cannot begin, because nobody could say where",
     ),
+    "withheld": (
+        with_partition(withheld=True, lag=876, position=687, still_for=25.0, lag_trend=20.0, watched=10.0),
+        {},
+        "orders/3 has done all that it may read: a producer's open transaction hides the 876 messages from offset 687 on",
+    ),
     "leaderless": (
         with_partition(leaderless=True, lag=4),
         {},
