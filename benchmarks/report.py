@@ -17,6 +17,7 @@ README: Final = (
     "batch",
     "each",
     "exactly-once",
+    "exactly-once, 6 partitions together",
     "consume",
     "poll",
     "aiokafka getmany",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from swarm.lane import Lane
+from swarm.plan import Plan
 from swarm.virtual import Division, Slice
 
 _LONGEST_WAIT: Final = 3600.0
@@ -46,6 +47,8 @@ class Dispatcher:
         self._groups: frozenset[str] = frozenset()
         self._serving: dict[int, str] = {}
         """The group whose work each busy thread has in hand."""
+        self._sharing: dict[int, Plan] = {}
+        """The subscription for which a thread has a transaction that its other lanes may share."""
         self._idle = 0
         """Threads that wait in `next`."""
         self._coming = False
@@ -149,9 +152,26 @@ class Dispatcher:
         """The calling thread goes off with a lane: somebody else shall look after what is left. Under the lock."""
         lane.phase = "running"
         self.running += 1
+        if lane.may_share:
+            self._sharing[threading.get_ident()] = lane.plan
         if self._ready or self._timers:
             self._call()
         return lane
+
+    def take_another(self, lane: Lane) -> Lane | None:
+        """A ready lane whose run may share the transaction of this one's, now in phase running; None: there is none now. The thread of
+        `lane`."""
+        with self.lock:
+            if self._alone or self._want_alone or self.quiet or self.stopping or not lane.may_share:
+                return None
+            for other in self._ready:
+                fresh = other.again or other.chunks
+                if other.plan is lane.plan and other.phase == "ready" and fresh and other.may_share:
+                    self._ready.remove(other)
+                    other.phase = "running"
+                    self.running += 1
+                    return other
+            return None
 
     def next(self) -> Lane | Slice | None:
         """The next lane to work on, now in phase running, or a slice of another thread's batch; blocks. None: the thread shall end.
@@ -160,8 +180,10 @@ class Dispatcher:
         """
         with self.lock:
             self._coming = False
-            if self._serving.pop(threading.get_ident(), None) is not None and (self._ready or self._divided):
-                self._call()  # for what had to wait for its group's turn
+            thread = threading.get_ident()
+            waited_for = [self._serving.pop(thread, None), self._sharing.pop(thread, None)]
+            if any(waited_for) and (self._ready or self._divided):
+                self._call()  # for what had to wait for its group's turn, or to share
             while True:
                 if self._ended:
                     return None
@@ -192,6 +214,9 @@ class Dispatcher:
                     if not lane.hook_due and (self.quiet or self.stopping or lane.closing or lane.paused):
                         lane.phase = "idle"
                         self.rested.notify_all()
+                        continue
+                    if lane.may_share and any(lane.plan is plan for plan in self._sharing.values()):
+                        passed.append(lane)  # that thread will take it
                         continue
                     if not self._serve(lane):
                         passed.append(lane)

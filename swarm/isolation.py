@@ -28,7 +28,14 @@ def isolated(groups: Mapping[str, Sequence[Plan]], text: str) -> dict[str, list[
     found = {
         group: [
             dataclasses.replace(
-                plan, topics=(topic,), pattern=None, max_messages=1, max_wait=0.0, virtual_partitions=None, workers=None
+                plan,
+                topics=(topic,),
+                pattern=None,
+                max_messages=1,
+                max_wait=0.0,
+                transaction_partitions=1,
+                virtual_partitions=None,
+                workers=None,
             )
             for plan in plans
             if plan.matches(topic)

@@ -515,6 +515,17 @@ class Lane:
         return True
 
     @property
+    def may_share(self) -> bool:
+        """Whether its next run may be in one transaction with those of other lanes: only fresh messages are due, and nothing of it has
+        failed, or was undone, of late. Under the lock."""
+        return (
+            self.plan.transaction_partitions > 1
+            and self.consumer is not None
+            and not (self.hook_due or self.aside or self.tick_due or self.closing or self.paused)
+            and not (self.failed or self.aborts or self.narrow or self.blamed or self.condemned)
+        )
+
+    @property
     def countable(self) -> int:
         """Messages of this assignment that are done, with those that may be committed before their run has ended: of the run in hand, and of
         what runs again although the handler has marked it. Under the lock."""

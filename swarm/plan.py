@@ -132,6 +132,8 @@ class Plan:
     max_messages: int = 500
     max_wait: float = 0.0
     delivery: Delivery = "at_least_once"
+    transaction_partitions: int = 1
+    """Of how many partitions the runs may share a transaction."""
     offsets: Offsets = "automatic"
     backoff: Backoff = field(default_factory=Backoff)
     dead_letter: DeadLetter | None = None
@@ -249,6 +251,10 @@ def make_plan(**options: Any) -> Plan:
         or not 1 <= plan.max_messages <= 1_000_000
     ):
         raise ConfigurationError(f"{plan.label}: max_messages: expected 1 to 1000000, got {plan.max_messages!r}.")
+    if type(plan.transaction_partitions) is not int or not 1 <= plan.transaction_partitions <= 1000:
+        raise ConfigurationError(
+            f"{plan.label}: transaction_partitions: expected 1 to 1000, got {plan.transaction_partitions!r}."
+        )
     for name, kinds, what in _KINDS:
         if not isinstance(getattr(plan, name), kinds):
             raise ConfigurationError(f"{plan.label}: {name}: expected {what}; got {getattr(plan, name)!r}.")
@@ -291,6 +297,11 @@ def make_plan(**options: Any) -> Plan:
         raise ConfigurationError(
             f'{plan.label}: delivery="exactly_once" and virtual partitions exclude each other: a transaction belongs to one thread. '
             "Leave out virtual_partitions= (or concurrency_key=), or use at_least_once."
+        )
+    if plan.transaction_partitions > 1 and not plan.exactly_once:
+        raise ConfigurationError(
+            f"{plan.label}: transaction_partitions ({plan.transaction_partitions}) is about the transactions of "
+            f'delivery="exactly_once", and this is {plan.delivery}. Leave it out, or set the delivery.'
         )
     return plan
 

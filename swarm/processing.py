@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, assert_never, get_args
 
@@ -44,11 +45,40 @@ HELD_SAYING: Final = 60.0
 """Seconds between two times that a held message is spoken of."""
 TRANSACTION_RETRY: Final = 0.2
 """Seconds until a run is repeated whose transaction was aborted for no fault of its own, or could not be opened."""
+SHARED_FOR: Final = 0.5
+"""Seconds from the first run on in which further ones may join its transaction."""
 BRIEF: Final = 0.0005
 """Seconds for a slice below which no other thread helps with the next batch: to call one, and to give it the interpreter's lock, takes
 as long."""
 _TRACEBACK_LIMIT: Final = 8000
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+@dataclass(slots=True)
+class _Run:
+    """A handler's run over a batch, as it has ended, before anything follows from that."""
+
+    lane: Lane
+    batch: list[Record]
+    attempt: int
+    before: Standing
+    handled_before: int
+    started: float
+    seconds: float
+    done: int
+    """So many messages of the batch, where it did not fail."""
+    failure: BaseException | None
+    undelivered: bool
+    """It failed only when all of it was done."""
+    division: Division | None
+
+    @property
+    def end(self) -> int:
+        """Exactly-once: the next offset, if nothing fails."""
+        lane, rest = self.lane, self.batch[self.done :]
+        if lane.suppress or lane.plan.offsets == "manual":
+            return lane.frontier
+        return rest[0].offset() if rest else lane.batch_end
 
 
 class Processor:
@@ -78,19 +108,23 @@ class Processor:
             if isinstance(work, Slice):
                 self._help(work)
                 continue
-            lane = work
-            lane.seat = self._seat
-            self._work(lane)
-            with dispatcher.lock:
-                dispatcher.done(lane)
-                if lane.lost and not lane.hook_due:
-                    lane.phase = "closed"
-                    lane.group.say_dropped(lane)
-                    successor = lane.group.successor_of(lane)
-                    if successor is not None:
-                        dispatcher.offer(successor, self._clock())
-                else:
-                    dispatcher.offer(lane, self._clock())
+            work.seat = self._seat
+            self._work(work)
+            self._let_go(work)
+
+    def _let_go(self, lane: Lane) -> None:
+        """This thread is done with a lane, for now."""
+        dispatcher = self._dispatcher
+        with dispatcher.lock:
+            dispatcher.done(lane)
+            if lane.lost and not lane.hook_due:
+                lane.phase = "closed"
+                lane.group.say_dropped(lane)
+                successor = lane.group.successor_of(lane)
+                if successor is not None:
+                    dispatcher.offer(successor, self._clock())
+            else:
+                dispatcher.offer(lane, self._clock())
 
     def _take_seat(self) -> None:
         """End what a predecessor left open before anybody waits for it: its partitions' offsets are withheld until then."""
@@ -218,27 +252,69 @@ class Processor:
     # -- a batch -----------------------------------------------------------------------------------------------------
 
     def _consume(self, lane: Lane) -> None:
-        with self._dispatcher.lock:
-            if lane.closing or lane.paused or not (lane.again or lane.chunks):
-                return
-            lane.take()
-            lane.halt = False
-            lane.suppress = False
-        if lane.plan.controls_flow and not self._admit(lane):
+        if not self._take_batch(lane):
             return
         if self._runtime.suspicion and self._under_suspicion(lane):
             return
         self._run(lane)
 
+    def _take_batch(self, lane: Lane) -> bool:
+        """Take what runs next; False: none of it runs now."""
+        with self._dispatcher.lock:
+            if lane.closing or lane.paused or not (lane.again or lane.chunks):
+                return False
+            lane.take()
+            lane.halt = False
+            lane.suppress = False
+        return not lane.plan.controls_flow or self._admit(lane)
+
     def _run(self, lane: Lane) -> None:
         """Run the handler over the lane's batch, and settle the result."""
+        run = self._handle(lane)
+        if run is None:
+            return
+        if lane.transaction is None:
+            self._settle(run)
+            return
+        others = self._share(run, lane.transaction)
+        self._close_transaction(lane.transaction, [run, *others])
+        self._settle(run)
+        for other in others:
+            self._settle(other)
+            self._let_go(other.lane)
+
+    def _share(self, run: _Run, transaction: Transaction) -> list[_Run]:
+        """Let runs of other partitions be part of a run's transaction, one after the other, as far as that is wanted, they are ready,
+        and nothing has failed. None for long: readers, and whoever is to get a partition, wait for the commit."""
+        runs = [run]
+        until = run.started + SHARED_FOR
+        while (
+            len(runs) < run.lane.plan.transaction_partitions
+            and runs[-1].failure is None
+            and not self._runtime.suspicion
+            and not any(each.lane.closing for each in runs)
+            and self._clock() < until
+        ):
+            lane = self._dispatcher.take_another(run.lane)
+            if lane is None:
+                break
+            lane.seat = self._seat
+            other = self._handle(lane, transaction) if self._take_batch(lane) else None
+            if other is None:
+                self._let_go(lane)
+                break  # it may be ready again at once
+            runs.append(other)
+        return runs[1:]
+
+    def _handle(self, lane: Lane, transaction: Transaction | None = None) -> _Run | None:
+        """Run the handler over the lane's batch; None: it was not to be had now, and runs later. `transaction`: one to be part of."""
         batch, attempt = lane.batch, lane.attempt
         first, last = batch[0].offset(), batch[-1].offset()
         at_most_once = lane.plan.delivery == "at_most_once"
         if at_most_once and not self._commit_first(lane):
-            return
-        if lane.plan.exactly_once and not self._open_transaction(lane):
-            return
+            return None
+        if lane.plan.exactly_once and not self._open_transaction(lane, transaction):
+            return None
         before = lane.standing()
         handled_before = lane.handled_before = lane.handled
         if attempt > 1:
@@ -285,26 +361,32 @@ class Processor:
         if before_threads is not None:
             job = (threading.get_ident(), started)
             self._runtime.strays.end(before_threads, lane.plan.label, lane.plan.handler, job)
-        if lane.transaction is not None:
-            raised = failure
-            failure = self._close_transaction(lane, done, failure, before)
-            undelivered = failure is not raised
+        return _Run(
+            lane, batch, attempt, before, handled_before, started, seconds, done, failure, undelivered, division
+        )
+
+    def _settle(self, run: _Run) -> None:
+        """A run has ended, and so has its transaction: what follows."""
+        lane, batch, attempt, handled_before = run.lane, run.batch, run.attempt, run.handled_before
+        done, failure, division, seconds = run.done, run.failure, run.division, run.seconds
+        log = lane.log
         if log is not None:  # before anything of it can be committed
             if failure is not None:
                 self._journal_failure(lane, log, division, failure, attempt, seconds, lane.handled - handled_before)
             elif division is not None or done == len(batch):
-                log.done(last + 1, len(batch), seconds)
+                log.done(batch[-1].offset() + 1, len(batch), seconds)
             else:
                 log.done(batch[done].offset(), done, seconds)
+        at_most_once = lane.plan.delivery == "at_most_once"
         if isinstance(failure, (Aborted, Undecided)) and not at_most_once:  # also of a transaction of the handler's own
             lane.handled = handled_before + sum(1 for message in batch if message.offset() < lane.retry_from)
             self._aborted(lane, failure)
-        elif division is not None and not undelivered:
+        elif division is not None and not run.undelivered:
             self._settle_slices(lane, division, failure, attempt, seconds, handled_before)
         elif failure is None:
             self._succeeded(lane, batch, done, attempt, seconds, handled_before)
         else:
-            self._failed(lane, batch, failure, undelivered, before.retry_from, attempt, seconds, handled_before)
+            self._failed(lane, batch, failure, run.undelivered, run.before.retry_from, attempt, seconds, handled_before)
 
     def _journal_failure(
         self,
@@ -627,47 +709,54 @@ class Processor:
 
     # -- a transaction around the run --------------------------------------------------------------------------------
 
-    def _open_transaction(self, lane: Lane) -> bool:
-        """Exactly-once: begin the run's transaction; False: not to be had now, the batch runs later."""
+    def _open_transaction(self, lane: Lane, shared: Transaction | None) -> bool:
+        """Exactly-once: begin the run's transaction, or join one; False: not to be had now, the batch runs later."""
+        if shared is not None and lane.uncommitted:
+            with self._dispatcher.lock:
+                self._not_now(lane, 0.0, "transaction")  # in one of its own: this one has no time to wait for a commit
+            return False
         try:
             if lane.uncommitted and not lane.group.commit_now(lane):
                 # It must not arrive after what the transaction commits.
                 raise Aborted("what was skipped, or where the group begins, is not committed yet")
-            transaction = Transaction(self._seat, lane)
+            transaction = shared or Transaction(self._seat, lane)
         except (KafkaException, Aborted) as error:
             self._aborted(lane, error)
             return False
         with self._dispatcher.lock:
             if not lane.closing:
                 lane.transaction = transaction
+                if shared is not None:
+                    shared.join(lane)
                 return True
             self._not_now(lane, 0.0, "transaction")  # the partition went while the broker was waited for
-        transaction.abort()
+        if shared is None:
+            transaction.abort()
         return False
 
-    def _close_transaction(
-        self, lane: Lane, done: int, failure: BaseException | None, before: Standing
-    ) -> BaseException | None:
-        """Commit the run's transaction, or undo it after a failure; returns why it did not happen, None: it did."""
-        transaction = lane.transaction
-        assert transaction is not None
-        if failure is None:
-            rest = lane.batch[done:]
-            if lane.suppress or lane.plan.offsets == "manual":
-                end = lane.frontier
-            else:
-                end = rest[0].offset() if rest else lane.batch_end
+    def _close_transaction(self, transaction: Transaction, runs: Sequence[_Run]) -> None:
+        """Commit the transaction of these runs, or undo it after a failure; each is told why it did not happen."""
+        failed = next((run for run in runs if run.failure is not None), None)
+        why: BaseException | None = None
+        if failed is None:
             try:
-                transaction.commit(end)
-            except (Aborted, Undecided, KafkaException) as error:
-                failure = error
+                transaction.commit(*(run.end for run in runs))
+            except (Aborted, Undecided) as error:
+                why = error
+            except KafkaException as error:  # a message can never be delivered
+                why = error if len(runs) == 1 else Aborted(describe(error))  # of several runs nobody knows whose
         else:
             transaction.abort()
+            why = Aborted(
+                f"it shared its transaction with a run of {failed.lane.topic}/{failed.lane.partition}, which failed"
+            )
         with self._dispatcher.lock:  # the poller must not see one without the other
-            if failure is not None:
-                lane.restore(before)
-            lane.transaction = None
-        return failure
+            for run in runs:
+                if why is not None:
+                    run.lane.restore(run.before)
+                    if run.failure is None:
+                        run.failure, run.undelivered = why, True
+                run.lane.transaction = None
 
     def _aborted(self, lane: Lane, error: BaseException) -> None:
         """A transaction did not happen, for no fault of the handler's: what it belonged to runs again and counts as the same attempt."""

@@ -2,7 +2,7 @@
 
 Each processing thread that needs one has a producer of its own with a `transactional.id` that its successor in a replaced worker
 takes over: the broker then ends what the predecessor left open, and fences a predecessor that still lives. A transaction belongs
-to one lane and one thread from its beginning to its end.
+to one thread from its beginning to its end, and to one lane, or to several of one subscription (`transaction_partitions=`).
 
 The group's metadata (member, generation) are the poller's, who alone may ask the client for them; a commit with those of an
 earlier generation is refused by the broker, and so is one for a partition that has been given away.
@@ -234,13 +234,13 @@ class Seat:
         if error is not None and self.undelivered is None:
             self.undelivered = error
 
-    def send_offsets(self, position: TopicPartition, membership: Any, hurry: Callable[[], bool]) -> None:
-        """Make an offset part of the transaction. In a thread of its own, which is left behind where the call does not come back, or as soon
+    def send_offsets(self, offsets: list[TopicPartition], membership: Any, hurry: Callable[[], bool]) -> None:
+        """Make offsets part of the transaction. In a thread of its own, which is left behind where the call does not come back, or as soon
         as `hurry()` (TimeoutError): it holds a producer that is to be replaced, and can do nothing more once that has happened.
         KafkaException.
         """
         raw: Any = self._raw
-        _within(HANGS_AFTER, lambda: raw.send_offsets_to_transaction([position], membership, OFFSETS_TIMEOUT), hurry)
+        _within(HANGS_AFTER, lambda: raw.send_offsets_to_transaction(offsets, membership, OFFSETS_TIMEOUT), hurry)
 
     def say_committed(self, lane: Lane, offset: int | None, seconds: float) -> None:
         """A transaction of this producer happened, for a lane."""
@@ -290,11 +290,12 @@ class Seat:
 
 
 class Transaction:
-    """One transaction of one lane: begun, then committed or aborted, in one processing thread. What `self.transaction()` hands out."""
+    """One transaction of one lane, or of several of a group: begun, then committed or aborted, in one processing thread. What
+    `self.transaction()` hands out."""
 
     def __init__(self, seat: Seat, lane: Lane) -> None:
         self._seat = seat
-        self._lane = lane
+        self._lanes = [lane]
         seat.undelivered = None
         try:
             self._raw = seat.producer()
@@ -312,6 +313,10 @@ class Transaction:
         self.frontier = lane.frontier
         """What was marked inside it: the next offset that is committed with it."""
         self.retry_from = lane.retry_from
+
+    def join(self, lane: Lane) -> None:
+        """What this lane's run produces from now on belongs to it, too, and so does its offset."""
+        self._lanes.append(lane)
 
     def produce(
         self,
@@ -384,31 +389,38 @@ class Transaction:
         self.retry_from = offset + 1
         self.frontier = max(self.frontier, offset + 1)
 
-    def commit(self, end: int) -> None:
-        """Commit, with `end` as the lane's next offset where that is new. Blocks, also for as long as the broker is away.
+    def commit(self, *ends: int) -> None:
+        """Commit, with the next offset of each lane, in the order in which they joined, where any is new. Blocks, also for as long as the
+        broker is away.
 
         Raises Aborted (nothing happened) or Undecided; KafkaException (nothing happened, either) where a message can never be
-        delivered. Sets `lane.committed` before it returns.
+        delivered. Sets `committed` of each lane before it returns.
         """
-        lane = self._lane
+        group = self._lanes[0].group
+        reached = list(zip(self._lanes, ends, strict=True))
         self.open = False
         began = time.monotonic()
-        carried: int | None = None
+        carried = False
         try:
-            with lane.group.lock:
+            with group.lock:
                 # Under the lock together: a generation that the poller learns of after a revocation must never
                 # cover a partition that went with it.
-                if lane.lost or lane.phase == "closed":
-                    raise Aborted(f"{lane.topic}/{lane.partition} is no longer ours")
-                metadata = lane.group.member
-            # Also where the offset is not new: with it the broker checks that the partition is still this member's to speak for.
-            if self._produced or end != lane.committed or lane.metadata != lane.metadata_committed:
+                for lane in self._lanes:
+                    if lane.lost or lane.phase == "closed":
+                        raise Aborted(f"{lane.topic}/{lane.partition} is no longer ours")
+                metadata = group.member
+            # Also where no offset is new: with them the broker checks that the partitions are still this member's to speak for.
+            if self._produced or any(
+                end != lane.committed or lane.metadata != lane.metadata_committed for lane, end in reached
+            ):
                 if metadata is None:
                     raise Aborted("the group's membership is not known yet")
-                position = TopicPartition(lane.topic, lane.partition, end, lane.metadata or "")
+                offsets = [
+                    TopicPartition(lane.topic, lane.partition, end, lane.metadata or "") for lane, end in reached
+                ]
                 self._told_of = True
-                self._insist(lambda: self._seat.send_offsets(position, metadata, self._is_overdue))
-                carried = end
+                self._insist(lambda: self._seat.send_offsets(offsets, metadata, self._is_overdue))
+                carried = True
         except Aborted:
             self.abort()
             raise
@@ -428,13 +440,16 @@ class Transaction:
             # Fenced, or given up while it was on its way: the successor asks the broker.
             self._seat.replace(failure)
             raise Undecided(describe(error)) from error
-        with lane.group.lock:
-            lane.committed = lane.sent = end
-            lane.frontier = max(lane.frontier, end)  # together: else the poller would see something to commit
-            lane.metadata_committed = lane.metadata
-        self._seat.say_committed(lane, carried, time.monotonic() - began)
-        if lane.log is not None:
-            lane.log.committed(end)
+        with group.lock:
+            for lane, end in reached:
+                lane.committed = lane.sent = end
+                lane.frontier = max(lane.frontier, end)  # together: else the poller would see something to commit
+                lane.metadata_committed = lane.metadata
+        seconds = time.monotonic() - began
+        for lane, end in reached:
+            self._seat.say_committed(lane, end if carried else None, seconds)
+            if lane.log is not None:
+                lane.log.committed(end)
 
     def _reason(self, error: KafkaException) -> Exception:
         undelivered = self._seat.undelivered
@@ -475,8 +490,8 @@ class Transaction:
                 self._raw.poll(0.1)
 
     def _is_overdue(self) -> bool:
-        """Whether the lane has been closing for so long that this transaction is given up."""
-        if not self._lane.closing:
+        """Whether a lane has been closing for so long that this transaction is given up."""
+        if not any(lane.closing for lane in self._lanes):
             return False
         now = time.monotonic()
         self._closing_since = self._closing_since or now

@@ -11,7 +11,12 @@ tally = Tally()
 OUT = os.environ["BENCHMARK_OUT"]
 
 
-@app.subscribe(os.environ["BENCHMARK_TOPIC"], initial_offset="earliest", delivery="exactly_once")
+@app.subscribe(
+    os.environ["BENCHMARK_TOPIC"],
+    initial_offset="earliest",
+    delivery="exactly_once",
+    transaction_partitions=int(os.environ.get("BENCHMARK_TOGETHER", "1")),
+)
 class Copy(Consumer):
     def consume(self, messages: Messages) -> None:
         produce = self.producer.produce

@@ -242,9 +242,9 @@ def output_of(message: Message) -> bytes:
     return f"{message.topic}:{message.partition}:{message.offset}".encode()
 
 
-@subscribe("exact", ORDERS, CLICKS, delivery="exactly_once", max_messages=30)
+@subscribe("exact", ORDERS, CLICKS, delivery="exactly_once", max_messages=30, transaction_partitions=3)
 class Exact(Consumer):
-    """Exactly-once: an output for each message."""
+    """Exactly-once, up to three partitions in a transaction: an output for each message."""
 
     def consume(self, messages: Messages) -> None:
         with run("exact", messages, self):

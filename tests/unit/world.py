@@ -210,7 +210,8 @@ class World:
         self.filters = chance.random() < 0.3
         self.expires = chance.random() < 0.2
         self.delays = chance.random() < 0.2
-        for partition in range(chance.choice([1, 1, 2])):
+        self.shares = self.exactly_once and chance.random() < 0.5
+        for partition in range(chance.choice([2, 3]) if self.shares else chance.choice([1, 1, 2])):
             offset, log = 0, []
             flaky = 0
             for _ in range(chance.randint(1, 30)):
@@ -246,6 +247,8 @@ class World:
             "each": self.of.each,
             "backoff": Backoff(initial=0.1, maximum=0.1, jitter=0.0),
         }
+        if self.shares:
+            options["transaction_partitions"] = chance.choice([2, 3])
         if self.of.letters != "none":
             options["dead_letter"] = DeadLetter("dead", self.attempts, decide if self.of.letters == "decide" else None)
         if self.of.virtual:

@@ -19,7 +19,7 @@ APP = """
     app = App("shop")
     fast = Path("{fast}")
 
-    @app.subscribe("{orders}", delivery="exactly_once", max_messages=25)
+    @app.subscribe("{orders}", delivery="exactly_once", max_messages=25, transaction_partitions={together})
     def invoice(messages, consumer):
         for message in messages:
             record(message)
@@ -28,14 +28,19 @@ APP = """
 """
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize(("protocol", "together"), [("classic", 1), ("consumer", 1), ("classic", 4)])
 def test_exactly_once_holds_while_partitions_move_between_two_daemons(
-    protocol: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon], tmp_path: Path
+    protocol: str,
+    together: int,
+    broker: Broker,
+    topic: Callable[..., str],
+    swarm_project: Callable[..., Daemon],
+    tmp_path: Path,
 ) -> None:
     """A second daemon joins the group in the middle of runs, and leaves again: each run is committed before its partition moves or is
     undone, so each input has one output; nothing runs twice but what a TransactionAborted event names."""
     orders, invoices = topic(partitions=4), topic(partitions=2)
-    app = APP.format(orders=orders, invoices=invoices, fast=tmp_path / "fast")
+    app = APP.format(orders=orders, invoices=invoices, fast=tmp_path / "fast", together=together)
     settings = {
         "swarm": {"workers": 1, "group_id": f"group of {orders}"},
         "worker": {"concurrency": 2},

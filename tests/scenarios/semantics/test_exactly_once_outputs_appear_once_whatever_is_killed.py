@@ -15,12 +15,19 @@ from tests.support.recording import Recording
 APP = """
     import time
     from swarm import App, Backoff, Consumer
+    from swarm.events import TransactionCommitted
     from recording import record
 
     app = App("shop")
     failures = set()
 
-    @app.{form}("{orders}", delivery="exactly_once", max_messages=20, backoff=Backoff(initial=0.02))
+    @app.on(TransactionCommitted)
+    def note(event):
+        with open("commits", "a") as file:
+            print(event.seconds, file=file)  # the same for all partitions of one transaction, and for no other
+
+    @app.{form}("{orders}", delivery="exactly_once", max_messages=20, backoff=Backoff(initial=0.02),
+                transaction_partitions={together})
     def invoice(item, consumer):
         for message in [item] if "{form}" == "each" else item:
             record(message)
@@ -59,15 +66,15 @@ def read_committed(broker: Broker, topic: str) -> list[bytes | None]:
         consumer.close()
 
 
-@pytest.mark.parametrize("form", ["subscribe", "each"])
+@pytest.mark.parametrize(("form", "together"), [("subscribe", 1), ("each", 1), ("subscribe", 4)])
 def test_exactly_once_outputs_appear_once_whatever_is_killed(
-    form: str, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+    form: str, together: int, broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
 ) -> None:
     """Failures, and kill -9 in the middle of a transaction: a reader with read_committed sees one output for each input, and the
-    group's offsets are at the end."""
+    group's offsets are at the end; also where partitions share their transactions."""
     orders, invoices = topic(partitions=4), topic(partitions=2)
     daemon = swarm_project(
-        APP.format(form=form, orders=orders, invoices=invoices),
+        APP.format(form=form, orders=orders, invoices=invoices, together=together),
         {"swarm": {"workers": 2}, "worker": {"concurrency": 2}},
     )
     daemon.expect_errors("consume_failed")
@@ -91,3 +98,5 @@ def test_exactly_once_outputs_appear_once_whatever_is_killed(
     assert set(outputs.values()) == {1}
     assert broker.committed(daemon.group) == {(orders, partition): 300 for partition in range(4)}
     assert not daemon.events("transactional_producer_replaced"), "a failed run cost its producer"
+    shared = Counter((daemon.folder / "commits").read_text().split())
+    assert (max(shared.values()) > 1) == (together > 1)
