@@ -238,6 +238,16 @@ SICK: dict[str, tuple[str, Sick]] = {
             )
         ),
     ),
+    "an open transaction, and a log that grows behind it": (
+        "open_transaction",
+        lambda: healthy(
+            cluster=make.cluster(
+                make.look(stable=(90, 100, 100, 100), done=(89, 100, 100, 100)),
+                make.look(GAP, ends=(500, 100, 100, 100), stable=(90, 100, 100, 100), done=(89, 100, 100, 100)),
+                withheld={("orders", 0): 75.0},
+            )
+        ),
+    ),
     "a message from the future": (
         "clock_skew",
         lambda: make.with_topic(healthy(), replace(make.topic(), newest=NOW + 600)),
