@@ -120,7 +120,7 @@ simulation: venv ## Tens of thousands of random histories of the pure parts; SCH
 	SWARM_SCHEDULES=$(or $(SCHEDULES),5000) HYPOTHESIS_PROFILE=random $(PYTEST) -q -n 2 tests/unit
 
 .PHONY: scale
-scale: venv ## What deaths and rollouts cost two thousand workers on a hundred hosts, simulated: the tables of docs/scale.md
+scale: venv ## What deaths and rollouts cost two thousand workers on a hundred hosts, simulated; are the tables of docs/scale.md these?
 	@$(RUN) -m tests.support.fleet
 
 .PHONY: bench

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from swarm.supervisor.policy import (
@@ -512,7 +514,7 @@ SCENARIOS: Final = (
 )
 
 
-def table(scenario: Callable[[Fleet], None], hosts: int = 100) -> str:
+def table_of(scenario: Callable[[Fleet], None], hosts: int = 100) -> str:
     """One scenario in Markdown, a row per setting."""
     rows = [
         f"**{scenario.__doc__}**",
@@ -527,5 +529,17 @@ def table(scenario: Callable[[Fleet], None], hosts: int = 100) -> str:
     return "\n".join(rows)
 
 
+def main() -> int:
+    """Print every table; 1 where docs/scale.md has another one."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    differ = []
+    for scenario in SCENARIOS:
+        print(table := table_of(scenario), end="\n\n", flush=True)
+        differ += [scenario.__doc__] if table not in page else []
+    for name in differ:
+        print(f"docs/scale.md has another table of: {name}", file=sys.stderr)
+    return int(bool(differ))
+
+
 if __name__ == "__main__":
-    print("\n\n".join(table(scenario) for scenario in SCENARIOS))
+    sys.exit(main())

@@ -87,10 +87,10 @@ def test_nothing_is_served_twice_or_forgotten() -> None:
 
 
 def test_the_page_says_what_the_simulation_prints() -> None:
-    """Three of the tables, of those that are soon played: two thousand workers and an hour each. `make scale` prints all."""
+    """Three of the tables, of those that are soon played: two thousand workers and an hour each. `make scale` compares all."""
     page = (ROOT / "docs" / "scale.md").read_text()
 
     for scenario in fleet.SCENARIOS:
         assert f"**{scenario.__doc__}**" in page
     for scenario in (fleet.workers_freeze, fleet.hosts_reboot, fleet.workers_crash_forever):
-        assert fleet.table(scenario) in page
+        assert fleet.table_of(scenario) in page
