@@ -123,6 +123,8 @@ class Commits:
         self._requests: list[_Request] = []
         self._sent: list[tuple[float, tuple[tuple[str, int, int], ...], Texts]] = []
         self._retry_at = 0.0
+        self.refused = ""
+        """What was said to the last commit that had an answer; empty: it was taken."""
         self._asked_at = float("-inf")
         self._closed = False
 
@@ -334,6 +336,7 @@ class Commits:
             self._failed(failure, those)
 
     def _succeeded(self, offsets: Offsets, texts: Texts) -> None:
+        self.refused = ""
         self._board.add(COMMITS)
         with self._dispatcher.lock:
             for topic, partition, offset in offsets:
@@ -369,6 +372,7 @@ class Commits:
                 self._requests = [request for request in self._requests if request not in answered]
         mend = remedies.for_consuming(error.code(), self._group, offsets[0][0])
         text = f"{error.str().rstrip('.')}. {mend}" if mend else error.str()
+        self.refused = text if error.code() not in UNANSWERED else ""
         self._bus.publish(events.CommitFailed(self._group, tuple(offsets), error.name(), text))
         for request in answered:
             request.answer(False)

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from swarm import dead_letters, events
 from swarm.client import CLOSE_WITHIN, PROBE, Client, Queued, Refusals, seat_error
-from swarm.commits import Commits
+from swarm.commits import RETRY, Commits
 from swarm.errors import ConfigurationError
 from swarm.folding import Folder
 from swarm.handlers import wants_consumer
@@ -1098,7 +1098,7 @@ class Group:
     def _commit_last(self, lanes: Sequence[Lane]) -> bool:
         """The commit before the end. Without waiting inside the client: where the broker is away, that took 45 s and more.
 
-        False: no answer within 5 s; then there is nobody to say good-bye to either, and the process just ends.
+        False: no answer within 5 s, or none that takes it; then there is nobody to say good-bye to either, and the process just ends.
         """
         assert self._client is not None
         began = self._clock()
@@ -1120,7 +1120,7 @@ class Group:
                 continue
             self.alive()
             self.commits.send(self._client)
-            for message in self._client.fetch(1, 0.02):
+            for message in self._client.fetch(1, RETRY if self.commits.refused else 0.02):
                 self._stale((message.topic(), message.partition()), 1)
             self._client.tell_errors()
         return True
@@ -1133,7 +1133,8 @@ class Group:
             if not lane.lost and lane.uncommitted
         )
         if offsets:
-            text = f"no answer within {LAST_COMMIT:g} s at the stop"
+            refused = self.commits.refused
+            text = f"refused at the stop: {refused}" if refused else f"no answer within {LAST_COMMIT:g} s at the stop"
             if self._not_aside:
                 text += f", nor by a transaction: {self._not_aside}"
             self._bus.publish(events.CommitFailed(self.name, offsets, "_TIMED_OUT", text))

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from swarm import events
 from swarm.client import producer_properties
+from swarm.commits import RETRY
+from swarm.group import LAST_COMMIT
 from swarm.plan import make_plan
 from swarm.transactions import brief, transactional_properties
 from tests.unit.stage import TOPIC, FakeClient, Stage, on_stage
@@ -92,6 +94,26 @@ def test_what_has_no_answer_is_committed_by_a_transaction(aside: list[Any]) -> N
         assert stage.broker.committed[(TOPIC, 0)] == 2
         assert client.closed
         assert not [event for event in stage.events if isinstance(event, (events.CommitFailed, events.PartitionsLost))]
+
+
+def test_what_is_refused_is_tried_again_now_and_then_and_said_to_be_refused(aside: list[Any]) -> None:
+    """A group that one may not read any more: ten tries a second at most, and the broker's word at the end, not that it was silent."""
+    with on_stage(plan(), range(2)) as stage:
+        client = staged(stage, aside)
+        client.speaks_at = stage.now
+        forbidden = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+        stage.broker.commit = lambda *_: forbidden  # type: ignore[method-assign]
+
+        def commit_aside(offsets: Any, metadata: Any, member: Any) -> None:
+            raise KafkaException(forbidden)
+
+        stage.runtime.commit_aside = commit_aside
+        stage.stop()
+
+        failed = stage.heard(events.CommitFailed)
+        assert 10 <= len(failed) <= LAST_COMMIT / RETRY + 2
+        assert failed[-1].error.startswith("refused at the stop: ")
+        assert "GROUP_AUTHORIZATION_FAILED" in failed[-1].error or "Group authorization failed" in failed[-1].error
 
 
 def test_an_older_commit_that_comes_late_is_followed_by_the_newer_one(aside: list[Any]) -> None:
