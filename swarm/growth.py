@@ -66,7 +66,8 @@ class Contents:
     """What a worker said of its memory, in bytes; None: not known.
 
     queued: in librdkafka's queue. lanes: fetched from it and not handled yet. unused: held by allocators, used by nobody. top: the part of
-    that which can be given back. objects: all Python objects that were counted. most: the type that has most of them, in words.
+    that which can be given back. objects: all Python objects that were counted. most: the type that has most of them, in words. traced:
+    what tracemalloc needs for itself; None: it is off.
     """
 
     queued: int | None = None
@@ -75,6 +76,7 @@ class Contents:
     top: int = 0
     objects: int | None = None
     most: str = ""
+    traced: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,24 @@ def _pairs(samples: Sequence[Sample]) -> tuple[float, float]:
 
 def judge(way: Trend | None, contents: Contents | None, worker: int, limit: int, rss: int) -> Verdict:
     """What it is, why, and what to try next. `limit`: the worker's soft limit in bytes, 0: none. `contents` None: it did not answer."""
-    found = _held(way, contents, rss) or _by_trend(way, contents, limit, rss)
+    if contents is not None and contents.traced is not None:
+        found = _while_traced(contents.traced)
+    else:
+        found = _held(way, contents, rss) or _by_trend(way, contents, limit, rss)
     return replace(found, next=tuple(step.replace("WORKER", str(worker)) for step in found.next))
+
+
+def _while_traced(own: int) -> Verdict:
+    """It grows by what it notes of each allocation, and its objects are larger: nothing of that is the application's."""
+    return Verdict(
+        "unknown",
+        f"its allocations are being traced, which takes {_size(own)} of its memory and slows it down: how it grows says nothing meanwhile. "
+        "What was allocated since, and stays, is in the lines at the end.",
+        (
+            "after some minutes of work: swarmctl memory WORKER, and look at the lines of the application",
+            "then: swarmctl memory WORKER --trace-off",
+        ),
+    )
 
 
 def _by_trend(way: Trend | None, contents: Contents | None, limit: int, rss: int) -> Verdict:

@@ -68,6 +68,7 @@ class Inspection:
         result |= heap.allocators()
         result["collector"] = heap.collector()
         result["queues"] = self._queues()
+        result["traced"] = self._tracing.own
         if question.get("dump"):
             result["dump"] = self._dump(question["dump"], result, scope)
         if question.get("types"):

@@ -75,6 +75,7 @@ def _row(group: GroupFacts, place: Place, facts: Facts, now: float) -> dict[str,
         "end": end,
         "lag": lag,
         "seconds": seconds,
+        "withheld": facts.hidden.get(place, 0),
         "holder": group.holders.get(place),
         "note": _note(committed, first, end, facts.hidden.get(place, 0)),
     }
@@ -103,6 +104,7 @@ def total(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "lag": sum(known) if known else None,
         "unknown": len(every) - len(known),
         "seconds": max(ages, default=None),
+        "withheld": sum(row["withheld"] for row in every),
         "partitions": len(every),
         "unheld": sum(1 for row in every if row["holder"] is None),
     }

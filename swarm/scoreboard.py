@@ -431,16 +431,20 @@ class Scoreboard:
         self.floats[_GROUP_AT + slot * _GROUP_WORDS + 8] = since
 
     def add_thread(self, name: str, ident: int | None = None) -> None:
-        """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins."""
+        """Name a thread for backtraces; called by the thread itself unless `ident` is given. The last name of an ident wins: pthreads gives
+        that of a thread that has ended to a new one."""
+        own = threading.get_ident() if ident is None else ident
         with self._lock:
-            slot = int(self.ints[N_THREADS])
+            known = int(self.ints[N_THREADS])
+            slots = (slot for slot in range(known) if self.ints[_THREAD_AT + slot * _THREAD_WORDS] == own)
+            slot = next(slots, known)
             if slot >= MAX_THREADS:
                 return
             at = _THREAD_AT + slot * _THREAD_WORDS
-            self.ints[at] = threading.get_ident() if ident is None else ident
+            self.ints[at] = own
             self.ints[at + _THREAD_WORDS - 1] = threading.get_native_id() if ident is None else 0
             self._put_text(at + 1, (_THREAD_WORDS - 2) * 8, name)
-            self.ints[N_THREADS] = slot + 1
+            self.ints[N_THREADS] = max(known, slot + 1)
 
     def job_begin(self, slot: int, now: float, limit: float, job: tuple[int, int, int, int, int, int]) -> None:
         """A processing thread begins (group, topic, partition, first offset, last offset, attempt); names by `string`.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from swarm.circumstances import Failure, Job, Member, Partition, Swarm, Unowned, Worker
+from swarm.circumstances import Failure, Job, Member, Partition, Suspect, Swarm, Unowned, Worker
 
 Level = Literal["error", "warning", "note", "fine"]
 
@@ -394,16 +394,15 @@ def leaderless(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
     return _at(partition, "leaderless", "error", text, mend)
 
 
+def _suspect(swarm: Swarm, partition: Partition) -> Suspect | None:
+    """What of it was in hand when workers died."""
+    place = (partition.group, partition.topic, partition.partition)
+    return next((each for each in swarm.suspects if (each.group, each.topic, each.partition) == place), None)
+
+
 def held(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """Its next message kills processes."""
-    suspect = next(
-        (
-            each
-            for each in swarm.suspects
-            if (each.group, each.topic, each.partition) == (partition.group, partition.topic, partition.partition)
-        ),
-        None,
-    )
+    suspect = _suspect(swarm, partition)
     if partition.waits_for != "held" and (suspect is None or partition.phase == "running"):
         return None
     failure = _failure(worker, partition, "held")
@@ -494,12 +493,18 @@ def succeeds(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
     return _at(partition, "predecessor", "warning", text)
 
 
-def busy(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
+def busy(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     """Its handler has been running for long."""
     job = _oldest(worker, partition)
     if job is None or (judged := _judged(job)) == _BRIEF:
         return None
-    return _at(partition, *judged, running(job, worker))
+    suspect = _suspect(swarm, partition)
+    before = (
+        f"; {offsets(suspect.first_offset, suspect.last_offset)} of it were in hand at {suspect.deaths} deaths of a worker"
+        if suspect
+        else ""
+    )
+    return _at(partition, *judged, running(job, worker) + before)
 
 
 def handed_over(_: Swarm, worker: Worker, partition: Partition) -> Finding | None:
@@ -568,8 +573,8 @@ def withheld(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
         f"{partition.position} on from read_committed readers, for {spell(still)} or longer"
     )
     mend = (
-        "Find that producer: it is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms. "
-        "kafka-transactions.sh find-hanging names it, and abort ends its transaction. Nothing here helps."
+        "Find that producer: it is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms. kafka-transactions.sh "
+        f"describe-producers --topic {partition.topic} --partition {partition.partition} says which; abort ends it. Nothing here helps."
     )
     return _at(partition, "withheld", "error" if still > OUTAGE else "warning", text, mend)
 

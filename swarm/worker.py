@@ -531,6 +531,7 @@ class _Main:
         self._overdue_at = float("inf")
         self._ends_itself = False
         self._state = ""
+        self._named: dict[int, str] = {}
         self._inspection = Inspection(runtime, birth.channel)
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         runtime.wake = self._wake
@@ -540,6 +541,16 @@ class _Main:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_w, b"x")
+
+    def _name_threads(self) -> None:
+        """The application's threads have names, too, which a backtrace cannot tell. Those of ours have told theirs."""
+        there = {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+        if there != self._named:
+            told = self._board.threads()
+            for ident, name in there.items():
+                if told.get(ident) is None or (ident in self._named and self._named[ident] != name):
+                    self._board.add_thread(name, ident)
+            self._named = there
 
     def run(self) -> int:
         runtime = self._runtime
@@ -585,6 +596,7 @@ class _Main:
                     self._board.set_error(f"thread {missing[0]!r} is gone without a trace")
                     runtime.bus.publish(events.ThreadDied(missing[0], "it ended without an exception"))
                     return self._give_up(f"thread {missing[0]!r} is gone")
+                self._name_threads()
             self._tell_observations()
             if self._stopping and runtime.stopped:
                 return self._finish()

@@ -34,6 +34,8 @@ def lag(answer: Mapping[str, Any]) -> str:
     for group in answer["groups"]:
         known = count(group["lag"]) + ("+" if group["unknown"] and group["lag"] is not None else "")
         text = f"{group['group']} ({group['state']}): lag {known}, behind {duration(group['seconds'])}"
+        if group["withheld"]:
+            text += f", {count(group['withheld'])} more withheld by open transactions"
         if group["state"] == "dead":
             text += ": Kafka knows no such group, or has forgotten it"
         if group["unheld"]:

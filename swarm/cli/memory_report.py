@@ -29,7 +29,18 @@ def _judged(worker: Mapping[str, Any], limit: int) -> dict[str, Any]:
     result: dict[str, Any] = {name: worker[name] for name in ("index", "pid", "state", "health", "uptime")}
     result["memory"] = {**measured, "shared": rss - uss if rss is not None and uss is not None else None}
     result["unanswered"] = worker["unanswered"] or report.get("error")
-    for name in ("allocator", "python", "malloc", "anonymous", "collector", "queues", "collected", "dump", "trace"):
+    for name in (
+        "allocator",
+        "python",
+        "malloc",
+        "anonymous",
+        "collector",
+        "queues",
+        "collected",
+        "dump",
+        "trace",
+        "traced",
+    ):
         if name in report:
             result[name] = report[name]
     survey = report.get("survey")
@@ -79,6 +90,7 @@ def contents(report: Mapping[str, Any]) -> Contents | None:
         (report.get("malloc") or {}).get("top", 0),
         survey["bytes"] if survey is not None else None,
         most,
+        report.get("traced"),
     )
 
 

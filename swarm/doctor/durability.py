@@ -192,7 +192,8 @@ def _open_transaction(facts: Facts) -> Iterator[Found]:
             f"an open transaction holds up the readers of {place[0]}/{place[1]}",
             "Who reads committed messages gets nothing behind the first message of a transaction that is neither committed nor "
             "aborted: its producer is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms.",
-            "Find that producer; kafka-transactions.sh find-hanging names it, and abort ends what nobody will.",
+            f"Find that producer: kafka-transactions.sh describe-producers --topic {place[0]} --partition {place[1]} says which has a "
+            "transaction there since when, and abort ends what nobody will.",
             f"last stable offset {stable} at both looks{since}, high watermark {end}: {end - stable} messages are withheld",
             "error" if age is not None and age > OUTAGE else None,
         )

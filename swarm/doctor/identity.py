@@ -179,7 +179,7 @@ def _several_groups(facts: Facts) -> Iterator[Found]:
                 "Stop that daemon, or give both the same group id.",
                 f"{listed(member.label for member in stranger.members)}; this application's: "
                 f"{listed(group.name for group in facts.groups)}",
-                None if _related(facts, stranger) else "info",
+                None if _related(facts, stranger) or _is_named(facts) else "info",
             )
 
 
@@ -188,6 +188,11 @@ def _related(facts: Facts, stranger: LiveGroup) -> bool:
     here = f"{facts.settings.swarm.name}.{facts.settings.swarm.host}."
     stems = {_stem(group.name) for group in facts.groups}
     return _stem(stranger.name) in stems or any((m.instance_id or "").startswith(here) for m in stranger.members)
+
+
+def _is_named(facts: Facts) -> bool:
+    """Whether somebody has given this daemon its name: then who else has it is meant to be the same."""
+    return facts.source("swarm.name") != "default"
 
 
 def _stem(name: str) -> str:
@@ -265,7 +270,7 @@ RULES: Final = (
     Rule(
         "several_groups_on_topic",
         "warning",
-        "a topic that several groups of one application, or of one daemon name, consume (info: where only the name is the same)",
+        "a topic that several groups of one application, or of one daemon name, consume (info: where only a name by default is the same)",
         _several_groups,
         ("app",),
     ),

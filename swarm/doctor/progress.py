@@ -121,7 +121,7 @@ def _stuck(facts: Facts) -> Iterator[Found]:
                 _why(holder),
                 "See what it is doing: swarmctl backtrace, and consume_failed and retry_scheduled in its log. A message that "
                 "cannot be processed needs a dead letter topic (dead_letter=) or a mend; only this partition waits.",
-                f"offset {last.done[seat]} at both looks, {gap:.1f} s apart, end of the log "
+                f"{_reached(last.done[seat], holder)} at both looks, {gap:.1f} s apart, end of the log "
                 f"{first.ends[place]} -> {last.ends[place]}; held by {_called(holder, owner.label)}",
             )
 
@@ -138,6 +138,8 @@ def _standing(facts: Facts, group: Group) -> Iterator[tuple[Seat, Member]]:
         place = seat[1:]
         if last.ends[place] <= first.ends[place] or last.done[seat] != first.done[seat] or seat[1] in waits:
             continue
+        if first.done[seat] >= first.ends[place]:
+            continue  # it had nothing to do then, and may not know yet that it has
         owner, same = live.owner(place), before.owner(place)
         if owner is None or same is None or owner.label != same.label:
             continue  # nobody has it, or it has just moved: other rules
@@ -183,6 +185,13 @@ def _why(holder: tuple[Worker, Held] | None) -> str:
     if worker.job_age is not None:
         return f"A job of its worker has been running for {worker.job_age:.0f} s."
     return "No job of it runs: its handler fails and the next attempt waits, or its offset is out of range."
+
+
+def _reached(done: int, holder: tuple[Worker, Held] | None) -> str:
+    """How far the group is there. The daemon tells how far handlers are, whose batch in hand may begin long before."""
+    if holder is None or holder[1].committed in (None, done):
+        return f"offset {done}"
+    return f"offset {holder[1].committed} committed, and its handler has had what is below {done},"
 
 
 def _called(holder: tuple[Worker, Held] | None, member: str) -> str:

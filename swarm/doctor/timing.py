@@ -14,6 +14,10 @@ BEFORE_THE_LIMIT: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which a rebalance no longer waits for a job (`swarm.group`)."""
 NEAR: Final = 0.8
 """Share of a limit from which on it is near."""
+HANGS: Final = 20.0
+"""So many times as long as the longest before: that is no batch any more that takes long."""
+SEVERAL: Final = 10
+"""Batches from which on it is known how long they take."""
 ENOUGH: Final = 100
 """Messages below which their mean time says little."""
 
@@ -129,7 +133,7 @@ def _most_patient(facts: Facts, seen: Batches) -> list[tuple[Group, Subscription
 def _shutdown(facts: Facts) -> Iterator[Found]:
     timeout = facts.settings.swarm.shutdown_timeout
     for seen in facts.batches:
-        if seen.longest > timeout:
+        if seen.longest > timeout and not _hangs(facts, seen):  # that has a rule of its own
             yield Found(
                 f"batches{_of(seen)} take longer than a stop waits for them",
                 "A stop, a reload or a replacement ends them by force: they are not committed and run again from their beginning.",
@@ -137,6 +141,12 @@ def _shutdown(facts: Facts) -> Iterator[Found]:
                 "max_messages.",
                 f"the longest took {seen.longest:.3g} s ({seen.source}); {facts.said('swarm.shutdown_timeout')}",
             )
+
+
+def _hangs(facts: Facts, seen: Batches) -> bool:
+    """Whether it is a job in hand that nothing before it was like: it does not show how long batches take."""
+    before = [each.longest for each in facts.batches if each is not seen and each.count >= SEVERAL]
+    return not seen.messages and bool(before) and seen.longest > HANGS * max(before)
 
 
 def _near_the_limit(facts: Facts) -> Iterator[Found]:

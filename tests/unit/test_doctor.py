@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.doctor import RULES, Facts, display, examine
-from swarm.doctor.facts import Handovers, Machine, StopLimit, Value, Write
+from swarm.doctor.facts import Handovers, Held, Machine, StopLimit, Value, Write
 from tests.unit import doctor_facts as make
 from tests.unit.doctor_facts import GAP, NOW, STOCK, found, healthy
 
@@ -70,6 +70,15 @@ SICK: dict[str, tuple[str, Sick]] = {
     "another group of this daemon's name on its topic": (
         "several_groups_on_topic",
         lambda: healthy(cluster=make.cluster(strangers=(make.live("shop-old", (make.member(0, ("orders", 0)),)),))),
+    ),
+    "another group with the name that this daemon was given": (
+        "several_groups_on_topic",
+        lambda: healthy(
+            sources={"swarm.name": "swarm.toml"},
+            cluster=make.cluster(
+                strangers=(make.live("mailer", (make.member(0, ("orders", 0), instance_id="shop.web9.0"),)),)
+            ),
+        ),
     ),
     "a container's id as the host": (
         "ephemeral_host",
@@ -149,11 +158,19 @@ SICK: dict[str, tuple[str, Sick]] = {
     ),
     "a partition that stands": (
         "partition_stuck",
-        lambda: healthy(cluster=make.cluster(make.look(), make.look(GAP, (104, 130, 130, 130), (100, 130, 130, 130)))),
+        lambda: healthy(
+            cluster=make.cluster(
+                make.look(ends=(102, 100, 100, 100)), make.look(GAP, (104, 130, 130, 130), (100, 130, 130, 130))
+            )
+        ),
     ),
     "a partition that stands, with all that the lag grows by": (
         "partition_stuck",
-        lambda: healthy(cluster=make.cluster(make.look(), make.look(GAP, (500, 130, 130, 130), (100, 130, 130, 130)))),
+        lambda: healthy(
+            cluster=make.cluster(
+                make.look(ends=(102, 100, 100, 100)), make.look(GAP, (500, 130, 130, 130), (100, 130, 130, 130))
+            )
+        ),
     ),
     "a partition that nobody has, as the daemon says": (
         "partition_unowned",
@@ -294,7 +311,7 @@ REMARKS: dict[str, tuple[str, Sick]] = {
         "members_not_ours",
         lambda: members(make.member(3, client_id="shop2-3", instance_id="shop2.web1.3")),
     ),
-    "another application whose daemon has the same name": (
+    "another application whose daemon has the same name, by default": (
         "several_groups_on_topic",
         lambda: healthy(
             cluster=make.cluster(
@@ -355,7 +372,7 @@ WELL: dict[str, Sick] = {
         make.topic("clicks"),
     ),
     "a burst that is under way": lambda: healthy(
-        cluster=make.cluster(make.look(), make.look(GAP, (500,) * 4, (350,) * 4))
+        cluster=make.cluster(make.look(ends=(102, 100, 100, 100)), make.look(GAP, (500,) * 4, (350,) * 4))
     ),
     "commits by interval": lambda: healthy(
         daemon=None, cluster=make.cluster(make.look(), make.look(11.0, (1200,) * 4, (800,) * 4))
@@ -418,6 +435,18 @@ WELL: dict[str, Sick] = {
     "jemalloc that is there": lambda: healthy(
         machine=Machine(*WEB1, allocator="jemalloc", environment={"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"})
     ),
+    "a job that hangs, which says nothing of how long batches take": lambda: healthy(
+        batches=(
+            make.batches(),
+            make.batches(count=1, messages=0, seconds=87.0, longest=87.0, source="a job that is running now"),
+        )
+    ),
+    "a message that came when all was done": lambda: healthy(
+        cluster=make.cluster(
+            make.look(ends=(56, 130, 130, 130), done=(56, 130, 130, 130)),
+            make.look(GAP, (57, 130, 130, 130), (56, 130, 130, 130)),
+        )
+    ),
     "offsets kept for ever": lambda: healthy(
         cluster=make.cluster(config={**STOCK, "offsets.retention.minutes": "2147483647"})
     ),
@@ -433,6 +462,16 @@ def test_a_fault_is_named_by_its_rule_and_by_no_other(name: str) -> None:
     assert {finding.rule for finding in findings} == {rule}
     assert all(finding.severity in ("warning", "error") for finding in findings)
     assert all(finding.what and finding.cause and finding.fix and finding.evidence for finding in findings)
+
+
+def test_a_partition_that_stands_is_said_to_stand_at_what_is_committed() -> None:
+    """Its handler has had more: what it hangs on may be long before that."""
+    holder = make.worker(0, held=(Held(("shop", "orders", 0), 100, 65),))
+    looks = make.look(ends=(102, 100, 100, 100)), make.look(GAP, (104, 130, 130, 130), (100, 130, 130, 130))
+    [finding] = found(healthy(cluster=make.cluster(*looks), daemon=make.daemon(holder, make.worker(1))))
+
+    assert finding.rule == "partition_stuck"
+    assert finding.evidence.startswith("offset 65 committed, and its handler has had what is below 100, at both looks")
 
 
 def test_a_lag_that_grows_beside_a_partition_that_stands_is_named_by_what_the_others_got() -> None:

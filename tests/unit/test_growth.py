@@ -120,6 +120,17 @@ def test_what_waits_or_is_unused_is_no_leak(seconds: int, count: int, base: int,
     assert verdict(over, contents) == wanted
 
 
+def test_nothing_is_concluded_from_growth_while_tracing_takes_memory_itself() -> None:
+    """It would be memory of C code, growing by gigabytes an hour."""
+    found = trend(samples(lambda time: 50 * MB + 2 * MB * time, 120.0, 40))
+
+    assert judge(found, Contents(0, 0, 0, 0, 2 * MB, "dict"), 2, 0, 290 * MB).verdict == "leak suspected"
+    traced = judge(found, Contents(0, 0, 0, 0, 2 * MB, "dict", traced=150 * MB), 2, 0, 290 * MB)
+    assert traced.verdict == "unknown"
+    assert "150M" in traced.why
+    assert traced.next[-1] == "then: swarmctl memory 2 --trace-off"
+
+
 @quickly
 @given(ages, counts, bases)
 def test_a_leak_beside_a_small_queue_is_a_leak(seconds: int, count: int, base: int) -> None:

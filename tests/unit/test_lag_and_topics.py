@@ -35,7 +35,7 @@ def test_lag_is_in_messages_and_in_the_age_of_the_oldest_that_waits() -> None:
     assert [(row["lag"], row["seconds"]) for row in found] == [(0, 0.0), (4, 5.0), (None, None)]
     assert [row["holder"] for row in found] == ["shop.host.0", None, None]
     assert found[2]["note"] == "nothing was committed"
-    assert total(found) == {"lag": 4, "unknown": 1, "seconds": 5.0, "partitions": 3, "unheld": 2}
+    assert total(found) == {"lag": 4, "unknown": 1, "seconds": 5.0, "partitions": 3, "unheld": 2, "withheld": 0}
 
 
 def test_unknown_is_never_zero() -> None:

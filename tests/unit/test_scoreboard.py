@@ -189,6 +189,17 @@ def test_a_job_that_ends_is_not_seen(board: Scoreboard, reader: Scoreboard) -> N
     assert [job.partition for job in reader.jobs()] == [2]
 
 
+def test_a_thread_that_gets_the_identity_of_one_that_has_ended_takes_its_place(
+    board: Scoreboard, reader: Scoreboard
+) -> None:
+    """pthreads hands identities out again: threads that come and go must not fill the table."""
+    for number in range(MAX_THREADS + 10):
+        board.add_thread(f"upload {number}", ident=4711)
+    board.add_thread("main", ident=1)
+
+    assert reader.threads() == {4711: f"upload {MAX_THREADS + 9}", 1: "main"}
+
+
 def test_more_than_fits_harms_nothing_else(board: Scoreboard, reader: Scoreboard) -> None:
     """Too many names, threads or partitions, too long texts: cut off, never written over a neighbour."""
     slot = board.add_group("shop")

@@ -359,6 +359,17 @@ def test_a_partition_that_falls_behind_is_said_to_although_its_handler_runs() ->
     assert (rule(0.5), rule(40.0)) == ("falls_behind", "slow_job")
 
 
+def test_a_batch_that_runs_says_that_workers_died_of_it() -> None:
+    """Whoever looks at a handler that hangs wants to know that it is not the first time."""
+    busy = replace(with_partition(phase="running", lag=50), jobs=(job(),))
+    swarm = replace(swarm_of(busy), suspects=(Suspect("shop", "orders", 3, 100, 149, 2, False),))
+
+    assert of_partition(swarm, "orders", 3)[0].text.endswith(
+        "; offsets 100-149 of it were in hand at 2 deaths of a worker"
+    )
+    assert "deaths" not in of_partition(swarm_of(busy), "orders", 3)[0].text
+
+
 def test_what_the_next_batch_takes_is_no_falling_behind() -> None:
     """It came during a long batch, as much as that has in hand."""
     behind = with_partition(phase="running", lag=90, lag_trend=10.0, rate=10.0, watched=60.0, still_for=0.0)
