@@ -17,7 +17,6 @@ README: Final = (
     "batch",
     "each",
     "exactly-once",
-    "exactly-once, 6 partitions together",
     "consume",
     "poll",
     "aiokafka getmany",
