@@ -96,6 +96,11 @@ def _fastest(results: Results, *names: str) -> float:
     return max(_rate(results, name) for name in names if name in found) if any(n in found for n in names) else 1 / 0
 
 
+def _gain(results: Results, kind: str) -> float:
+    """How many times as much as one process two of them compute."""
+    return float(results["scaling"][kind]["2"]["against_one"]["median"])
+
+
 def _latency(contestant: str, kind: str) -> Callable[[Results], float]:
     return lambda results: float(
         results["latency"]["rates"]["1000"]["contestants"][contestant]["ratio"][kind]["median"]
@@ -155,6 +160,11 @@ TARGETS: Final = (
         "`each`, against FastStream",
         lambda results: _rate(results, "each") / _fastest(results, *_FASTSTREAM_EACH),
         least=50.0,
+    ),
+    Target(
+        "2 workers to 1 that compute, against 2 bare processes to 1",
+        lambda results: _gain(results, "swarm") / _gain(results, "bare"),
+        least=0.95,
     ),
     Target(
         "2 workers that compute, against 2 bare processes",
