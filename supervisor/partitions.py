@@ -184,10 +184,16 @@ class Partitions:
         if self.unowned.in_doubt():
             self._look_again(now)
         if self.unowned.to_mend(group, now):
-            for worker in self._workers:
-                member = _is_up(worker) and any(view.group == group for view in worker.board.groups())
-                if member and self._tell(worker, {"command": "rejoin", "group": group}):
+            members = [w for w in self._workers if _is_up(w) and any(v.group == group for v in w.board.groups())]
+            for worker in sorted(members, key=lambda each: _in_hand(each, group)):
+                if self._tell(worker, {"command": "rejoin", "group": group}):
                     return
+
+
+def _in_hand(worker: Worker, group: str) -> tuple[int, int]:
+    """What a worker has of a group: jobs, and partitions. Who joins anew ends its jobs first, and one that hangs would hold all up."""
+    jobs = sum(1 for job in worker.board.jobs() if job.group == group)
+    return jobs, sum(1 for view in worker.board.assigned() if view.group == group)
 
 
 def _is_up(worker: Worker) -> bool:

@@ -193,3 +193,24 @@ def test_somebody_of_the_group_joins_again() -> None:
         partitions.hear_census({"group": "audit", "unowned": {"clicks": [1]}}, now)
 
     assert told == [1]
+
+
+def test_who_has_least_in_hand_joins_again() -> None:
+    """Whoever does ends its jobs before, and one that hangs would hold the partitions up for as long as it may."""
+    swarm = Swarm()
+    swarm.board.job_begin(0, 1.0, 0.0, (swarm.board.string("shop"), swarm.board.string("orders"), 0, 5, 9, 1))
+    idle = Worker(1, Scoreboard.create(1), -1)
+    idle.process = Process(0, -1)
+    idle.board.set_state("running")
+    idle.board.add_group("shop")
+    told: list[int] = []
+
+    def tell(worker: Worker, _: object) -> bool:
+        told.append(worker.index)
+        return True
+
+    partitions = Partitions([swarm.worker, idle], Bus([]), tell)
+    for now in (1.0, 2.0):
+        partitions.hear_census({"group": "shop", "unowned": {"orders": [1]}}, now)
+
+    assert told == [1]
