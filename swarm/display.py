@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 UNKNOWN: Final = "-"
 WIDTH: Final = 80
 """Columns of a terminal that everything should fit into."""
+LONG_START: Final = 20.0
+"""Seconds of a start that are worth a word: setting up and joining take one or two."""
 
 COLUMNS: Final = (
     ("worker", "right"),
@@ -216,7 +218,12 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                 )
                 if worker.get(age) is not None
             ]
-            texts.append(f"worker {index} is {worker['health']}: {', '.join(ages) or 'since when is unknown'}.")
+            since = ", ".join(ages) or "since when is unknown"
+            texts.append(f"worker {index} is {worker['health']}: {since}. swarmctl why {index} says where.")
+        elif worker.get("state") == "starting" and (worker.get("state_for") or 0.0) > LONG_START:
+            texts.append(
+                f"worker {index} has been starting for {duration(worker['state_for'])}: swarmctl why {index} says what it waits for."
+            )
         for held in worker.get("assignment") or []:
             if held.get("standing") is not None:
                 where = f"{held['topic']}/{held['partition']} (worker {index}, group {held['group']})"
@@ -225,7 +232,7 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                 )
         if worker.get("errors"):
             failed = f"{worker['errors']:,} run{'s' if worker['errors'] > 1 else ''} of a handler failed"
-            texts.append(f"worker {index}: {failed} so far; the log says why.")
+            texts.append(f"worker {index}: {failed} so far; swarmctl why {index} and the log say which, and why.")
         if worker.get("restart_in") is not None:
             texts.append(f"worker {index} is started again in {duration(worker['restart_in'])}.")
         if worker.get("last_exit"):

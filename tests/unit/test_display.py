@@ -95,6 +95,21 @@ def test_a_replaced_worker_is_explained_in_words() -> None:
     assert "(poll_timeout, SIGKILL)" in text
 
 
+def test_who_does_not_get_on_is_told_of_with_the_command_that_says_why() -> None:
+    """A handler that runs long, one that fails, and a start that does not come to an end; a start of a moment is none of these."""
+    slow = worker(0, health="slow", job_age=20.0, errors=5)
+    begins = worker(1, state="starting", state_for=3.0)
+    never = worker(2, state="starting", state_for=70.0)
+
+    texts = display.remarks(answer(slow, begins, never), NOW)
+
+    assert [text.partition(".")[0].partition(",")[0] for text in texts] == [
+        "worker 0 is slow: its job has been running for 20s",
+        "worker 0: 5 runs of a handler failed so far; swarmctl why 0 and the log say which",
+        "worker 2 has been starting for 1m10s: swarmctl why 2 says what it waits for",
+    ]
+
+
 def test_what_is_to_be_mended_is_said_with_cause_and_fix() -> None:
     """A finding of the supervisor's, as `doctor` will say it; whoever looks at the table sees it."""
     finding = {"severity": "error", "what": "two daemons", "cause": "One name.", "fix": "Rename one.", "evidence": "x"}
