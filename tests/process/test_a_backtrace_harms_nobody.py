@@ -32,7 +32,9 @@ BUSY = """
 """
 
 
-def test_a_busy_process_is_shown_with_its_threads_names_and_profiled_without_a_signal(swarm_project: Callable[..., Daemon]) -> None:
+def test_a_busy_process_is_shown_with_its_threads_names_and_profiled_without_a_signal(
+    swarm_project: Callable[..., Daemon],
+) -> None:
     daemon = swarm_project(BUSY, {"swarm": {"workers": 1}}, bootstrap=NO_BROKER)
     daemon.start()
     daemon.wait_for(lambda: daemon.workers()[0]["report_age"] is not None, what="its worker")
