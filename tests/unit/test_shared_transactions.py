@@ -12,7 +12,7 @@ from swarm import Backoff, Consumer, DeadLetter, Messages, RateLimit
 from swarm.events import ConsumeFailed, TransactionAborted
 from swarm.plan import Plan, make_plan
 from swarm.processing import SHARED_FOR
-from tests.unit.stage import TOPIC, Stage, TransactionalProducer
+from tests.unit.stage import TOPIC, Stage, TransactionalProducer, TransactionError
 
 AT_ONCE = Backoff(initial=0.1, maximum=0.1, jitter=0.0)
 
@@ -62,6 +62,17 @@ def warm(handler: Any, partitions: int = 3, **options: Any) -> Iterator[tuple[St
         stage.close()
 
 
+def fails_once() -> Callable[[Messages], None]:
+    """The first such run of partition 1 fails."""
+    failing = [True]
+
+    def fail(messages: Messages) -> None:
+        if messages.partition == 1 and failing and failing.pop():
+            raise RuntimeError("once")
+
+    return fail
+
+
 def outputs(stage: Stage) -> list[str]:
     return sorted(value for _, value in stage.broker.outputs)
 
@@ -106,13 +117,7 @@ def test_none_joins_one_that_has_been_open_for_long() -> None:
 
 def test_a_failure_undoes_all_and_each_goes_alone_then() -> None:
     """Nothing of the others happened, nothing of it counts as their failure; whoever fails again takes nobody along."""
-    failing = [True]
-
-    def fail(messages: Messages) -> None:
-        if messages.partition == 1 and failing and failing.pop():
-            raise RuntimeError("once")
-
-    with warm(copier(fail)) as (stage, together):
+    with warm(copier(fails_once())) as (stage, together):
         stage.settle()
 
         assert sorted(together) == [[(0, 2)], [(1, 2)], [(2, 2)]]
@@ -125,13 +130,7 @@ def test_a_failure_undoes_all_and_each_goes_alone_then() -> None:
 
 def test_once_it_is_over_they_share_again() -> None:
     """What went alone was a success."""
-    failing = [True]
-
-    def fail(messages: Messages) -> None:
-        if messages.partition == 1 and failing and failing.pop():
-            raise RuntimeError("once")
-
-    with warm(copier(fail)) as (stage, together):
+    with warm(copier(fails_once())) as (stage, together):
         stage.settle()
         together.clear()
         for partition in range(3):
@@ -190,27 +189,8 @@ def test_whose_output_can_never_be_delivered_is_found_by_running_each_alone() ->
     def refuse(producer: TransactionalProducer, timeout: float) -> None:
         if any(value == "1/1" for _, value, _ in producer.outputs):
             processor._seat.undelivered = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
-            raise KafkaException(Refused())
+            raise KafkaException(TransactionError(abort=True))
         commit(producer, timeout)
-
-    class Refused:
-        def retriable(self) -> bool:
-            return False
-
-        def fatal(self) -> bool:
-            return False
-
-        def txn_requires_abort(self) -> bool:
-            return True
-
-        def code(self) -> int:
-            return KafkaError._FAIL
-
-        def name(self) -> str:
-            return "_FAIL"
-
-        def str(self) -> str:
-            return "refused"
 
     with warm(copier(), dead_letter=DeadLetter("dead", 2)) as (stage, _):
         commit, processor = TransactionalProducer.commit_transaction, stage.processor
