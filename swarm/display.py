@@ -220,10 +220,6 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
             ]
             since = ", ".join(ages) or "since when is unknown"
             texts.append(f"worker {index} is {worker['health']}: {since}. swarmctl why {index} says where.")
-        elif worker.get("state") == "starting" and (worker.get("state_for") or 0.0) > LONG_START:
-            texts.append(
-                f"worker {index} has been starting for {duration(worker['state_for'])}: swarmctl why {index} says what it waits for."
-            )
         for held in worker.get("assignment") or []:
             if held.get("standing") is not None:
                 where = f"{held['topic']}/{held['partition']} (worker {index}, group {held['group']})"
@@ -239,6 +235,16 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
             at = worker["last_exit"].get("at")
             when = f" {duration(max(0.0, now - at))} ago" if at is not None else ""
             texts.append(f"worker {index}, last exit{when}: {exit_in_words(worker['last_exit'])}.")
+    late = {
+        worker["index"]: worker["state_for"]
+        for worker in status.get("workers", [])
+        if worker.get("state") == "starting" and (worker.get("state_for") or 0.0) > LONG_START
+    }
+    if late:  # one line: where a broker is away, it is all of them
+        who = f"workers {ranges(late)} have" if len(late) > 1 else f"worker {min(late)} has"
+        texts.append(
+            f"{who} been starting for {duration(max(late.values()))}: swarmctl why {min(late)} says what it waits for."
+        )
     for group, topic in sorted({(each["group"], each["topic"]) for each in status.get("unowned", [])}):
         here = [each for each in status["unowned"] if (each["group"], each["topic"]) == (group, topic)]
         since = duration(max(each["for"] for each in here))

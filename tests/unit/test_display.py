@@ -108,6 +108,10 @@ def test_who_does_not_get_on_is_told_of_with_the_command_that_says_why() -> None
         "worker 0: 5 runs of a handler failed so far; swarmctl why 0 and the log say which",
         "worker 2 has been starting for 1m10s: swarmctl why 2 says what it waits for",
     ]
+    all_of_them = answer(*(worker(index, state="starting", state_for=70.0) for index in range(64)))
+    assert display.remarks(all_of_them, NOW) == [
+        "workers 0-63 have been starting for 1m10s: swarmctl why 0 says what it waits for."
+    ]
 
 
 def test_what_is_to_be_mended_is_said_with_cause_and_fix() -> None:
