@@ -120,7 +120,6 @@ def test_an_incident_is_told_with_the_applications_frames() -> None:
 
 
 def test_a_profile_is_shares_and_names_who_only_waited() -> None:
-    """py-spy's stacks too."""
     busy = ThreadProfile("processing 1", 10, (Share(("charge (shop.py line 18)", "time.sleep"), 9), Share((), 1, True)))
     idle = ThreadProfile("main", 10, (Share(("run",), 10, True),))
 
@@ -131,11 +130,32 @@ def test_a_profile_is_shares_and_names_who_only_waited() -> None:
         "     10 %  waiting for work",
         "  only waiting: main",
     ]
-    assert (
-        shown("thread (1);run;charge;read 3\nthread (2);run 1\n").splitlines()[1]
-        == "   75 %  thread (1): run > charge > read"
+
+
+def test_native_stacks_are_shares_of_each_thread_without_what_says_nothing() -> None:
+    """How a thread begins, lines of C files and addresses in libc are left out; of another library, its name stays."""
+    begin = "0x7f80 (libc.so.6);thread_run (libpython3.11.so.1.0);Thread._bootstrap (threading.py:1002);Thread.run (threading.py:982)"
+    raw = "\n".join(
+        (
+            f"thread (12): processing 1;{begin};charge (shop.py:4);zlib_crc32 (zlibmodule.c:820);0x7f81 (libz.so.1);0x7f82 (libz.so.1) 2",
+            f"thread (12): processing 1;{begin};charge (shop.py:4);zlib_crc32 (zlibmodule.c:821);0x7f81 (libz.so.1) 1",
+            f"thread (12): processing 1;{begin};read (shop.py:9);0x7f83 (libc.so.6) 1",
+            f"thread (13);{begin};0x7f83 (libc.so.6) 4",
+        )
     )
-    assert shown("") == "py-spy saw no thread at work."
+
+    assert shown(raw).splitlines()[1:] == [
+        "  processing 1",
+        "     75 %  charge (shop.py:4) > zlib_crc32 (zlibmodule.c) > (libz.so.1)",
+        "     25 %  read (shop.py:9)",
+        "  thread 13",
+        "    100 %  (libc)",
+    ]
+    deep = "thread (1);a (a.py:1);b (a.py:2);c (a.py:3);" + ";".join(f"f{n} (x/y/lib.so)" for n in range(11))
+    assert shown(f"{deep} 1").splitlines()[-1].endswith("b (a.py:2) > c (a.py:3) > … > f4 > f5 > f6 > f7 > f8 > f9 > f10")
+    assert shown("thread (1);a (a.py:1);f (x/lib.so);g (x/lib.so);h (z.so) 1").endswith("a (a.py:1) > f (lib.so) > g > h (z.so)")
+    assert shown("") == "py-spy saw no thread."
+    assert shown("\n".join(f"thread ({n});f (a.py:1) 1" for n in range(14))).endswith("and 2 more threads")
 
 
 def test_the_journal_tells_what_a_swarm_that_is_gone_did_last() -> None:
