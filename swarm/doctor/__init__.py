@@ -11,7 +11,7 @@ from typing import Final
 from swarm.config import hidden
 from swarm.doctor import durability, identity, progress, running, timing
 from swarm.doctor.facts import Facts
-from swarm.doctor.finding import SEVERITIES, Diagnosis, Finding, Need, Rule
+from swarm.doctor.finding import SEVERITIES, Diagnosis, Finding, Found, Need, Rule, Unasked
 
 RULES: Final = (*running.RULES, *identity.RULES, *timing.RULES, *progress.RULES, *durability.RULES)
 """All rules, in the order in which they are asked."""
@@ -27,16 +27,20 @@ def examine(facts: Facts) -> Diagnosis:
         if why:
             skipped.append((rule, hidden(why, facts.settings.kafka)))
             continue
+        answers = list(rule.find(facts))
+        open_questions = [each.why for each in answers if isinstance(each, Unasked)]
+        skipped += [(rule, hidden(why, facts.settings.kafka)) for why in open_questions]
         found = [
             Finding(
                 rule.id,
                 each.severity or rule.severity,
                 *(hidden(text, facts.settings.kafka) for text in (each.what, each.cause, each.fix, each.evidence)),
             )
-            for each in rule.find(facts)
+            for each in answers
+            if isinstance(each, Found)
         ]
         findings += found
-        if not found:
+        if not answers:
             passed.append(rule)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(findings), tuple(passed), tuple(skipped))

@@ -38,12 +38,16 @@ def application(loaded: Loaded) -> tuple[Application | None, Problems]:
         return None, problems
     groups = tuple(_group(each) for each in about["groups"])
     again: tuple[str, ...] = ()
+    failed = ""
     if any(c.isdigit() for group in groups for c in group.name) or about["took"] < AGAIN_WITHIN:
         try:
             again = tuple(in_child(lambda: _names(loaded), TIMEOUT))
-        except (RuntimeError, TimeoutError):
-            again = ()  # it did load a moment ago; what it does not like about a second time is its own
-    return Application(about["name"], groups, again, about["bytes"], about["listeners"]), problems
+        except (
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # it did load a moment ago: what it does not like about a second time is its own
+            failed = " ".join(str(error).split())
+    return Application(about["name"], groups, again, failed, about["bytes"], about["listeners"]), problems
 
 
 def producer_in_use(loaded: Loaded) -> dict[str, Value]:

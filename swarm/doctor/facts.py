@@ -112,11 +112,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The application, loaded in a short-lived child. groups_again: the names that a second load, in another process, gave."""
+    """The application, loaded in a short-lived child. groups_again: the names that a second load, in another process, gave;
+    again_failed: why there are none although it was tried."""
 
     name: str
     groups: tuple[Group, ...]
     groups_again: tuple[str, ...] = ()
+    again_failed: str = ""
     import_bytes: int | None = None
     listeners: int = 0
 

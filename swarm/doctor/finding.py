@@ -31,13 +31,20 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Unasked:
+    """A rule, or a part of it, for which a fact was missing after all: why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One check. `id` is stable: programs may rely on it. `looks_for` completes "looks for …"."""
 
     id: str
     severity: Severity
     looks_for: str
-    find: Callable[[Facts], Iterable[Found]]
+    find: Callable[[Facts], Iterable[Found | Unasked]]
     needs: tuple[Need, ...] = ()
 
 
@@ -55,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings, the gravest first, and which rules found nothing or could not be asked (with the reason)."""
+    """The findings, the gravest first, and which rules found nothing, and which could not be asked, wholly or in a part (with the reason)."""
 
     findings: tuple[Finding, ...]
     passed: tuple[Rule, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from swarm.doctor.facts import Facts, Group, LiveGroup, Member, listed
-from swarm.doctor.finding import Found, Rule
+from swarm.doctor.finding import Found, Rule, Unasked
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _HEX: Final = re.compile(r"(?<![0-9a-z])[0-9a-f]{8,64}(?![0-9a-z])", re.IGNORECASE)
@@ -46,7 +46,7 @@ def generated(name: str, host: str) -> str:
     return ""
 
 
-def _group_id_generated(facts: Facts) -> Iterator[Found]:
+def _group_id_generated(facts: Facts) -> Iterator[Found | Unasked]:
     assert facts.app is not None
     again = facts.app.groups_again
     for group in facts.app.groups:
@@ -71,6 +71,10 @@ def _group_id_generated(facts: Facts) -> Iterator[Found]:
                 "Write a literal name that stays the same: swarm.group_id, App(name), or group= of the subscription.",
                 evidence,
             )
+    if facts.app.again_failed:
+        yield Unasked(
+            f"whether a second load of the application gives the same group id: it failed: {facts.app.again_failed}"
+        )
 
 
 # -- who is in the group ---------------------------------------------------------------------------------------------

@@ -573,6 +573,18 @@ def test_a_rule_without_its_facts_is_not_asked_and_says_why() -> None:
     assert [finding.rule for finding in diagnosis.findings] == ["broker_unreachable"]
 
 
+def test_a_second_load_that_failed_is_said_whether_or_not_the_name_tells_already() -> None:
+    for name, rules in (("shop", []), ("shop-2f1c0a9e-5d1b-4d7e-8a55-0a9d0b6f1c2d", ["group_id_generated"])):
+        app = make.application(make.group(name, members=2), groups_again=(), again_failed="the port is taken")
+        diagnosis = examine(healthy(app=app, cluster=None, missing={"cluster": "not asked"}))
+
+        assert [finding.rule for finding in diagnosis.findings] == rules
+        assert [why for rule, why in diagnosis.skipped if rule.id == "group_id_generated"] == [
+            "whether a second load of the application gives the same group id: it failed: the port is taken"
+        ]
+        assert "group_id_generated" not in {rule.id for rule in diagnosis.passed}
+
+
 def test_planted_secrets_do_not_come_out() -> None:
     """Whoever quotes one: librdkafka, the application, a setting."""
     kafka = {

@@ -152,8 +152,12 @@ def test_native_stacks_are_shares_of_each_thread_without_what_says_nothing() -> 
         "    100 %  (libc)",
     ]
     deep = "thread (1);a (a.py:1);b (a.py:2);c (a.py:3);" + ";".join(f"f{n} (x/y/lib.so)" for n in range(11))
-    assert shown(f"{deep} 1").splitlines()[-1].endswith("b (a.py:2) > c (a.py:3) > … > f4 > f5 > f6 > f7 > f8 > f9 > f10")
-    assert shown("thread (1);a (a.py:1);f (x/lib.so);g (x/lib.so);h (z.so) 1").endswith("a (a.py:1) > f (lib.so) > g > h (z.so)")
+    assert (
+        shown(f"{deep} 1").splitlines()[-1].endswith("b (a.py:2) > c (a.py:3) > … > f4 > f5 > f6 > f7 > f8 > f9 > f10")
+    )
+    assert shown("thread (1);a (a.py:1);f (x/lib.so);g (x/lib.so);h (z.so) 1").endswith(
+        "a (a.py:1) > f (lib.so) > g > h (z.so)"
+    )
     assert shown("") == "py-spy saw no thread."
     assert shown("\n".join(f"thread ({n});f (a.py:1) 1" for n in range(14))).endswith("and 2 more threads")
 

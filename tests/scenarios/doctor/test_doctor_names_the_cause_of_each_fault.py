@@ -92,6 +92,17 @@ EXACTLY_ONCE = """
     def orders(messages, consumer):
         pass
 """
+LOADS_ONCE = """
+    from swarm import App
+
+    open("taken", "x").close()
+    app = App("shop")
+
+
+    @app.subscribe("{topic}")
+    def orders(messages):
+        pass
+"""
 UNIT = "[Service]\nExecStart=/usr/local/bin/swarmctl start\nTimeoutStopSec=8\n"
 
 Fault = tuple[str, str, Sections, list[str]]
@@ -155,8 +166,24 @@ def test_a_fault_in_settings_or_application_is_named_alone(
 
     found = ward.examine(daemon, "--seconds", "0", *args)
 
-    assert found.rules == {rule}, found.findings
+    assert found.rules == {rule}, found.answer
     assert not found.remarks
+
+
+def test_what_could_not_be_found_out_is_said(swarm_project: Callable[..., Daemon], topic: Callable[..., str]) -> None:
+    """An application that cannot be loaded a second time: whether its group id would be another one stays open."""
+    daemon = swarm_project(LOADS_ONCE.format(topic=topic(4)), ward.settings(ward.name()))
+
+    found = ward.examine(daemon, "--seconds", "0")
+
+    assert not found.rules, found.answer
+    [why] = [each["why"] for each in found.answer["not_checked"] if each["rule"] == "group_id_generated"]
+    assert "FileExistsError" in why
+    assert "group_id_generated" not in found.answer["passed"]
+    (daemon.folder / "taken").unlink()
+    shown = daemon.run("doctor", "--seconds", "0").stdout
+    assert "everything is in order" in shown, shown
+    assert "whether a second load of the application gives the same group id: it failed: " in shown
 
 
 def test_what_bears_upon_memory_is_named(
