@@ -125,7 +125,9 @@ class Daemon:
     @property
     def group(self) -> str:
         """Its consumer group, as `[swarm] group_id` says."""
-        return str(self.settings["swarm"]["group_id"])
+        group = self.settings["swarm"]["group_id"]
+        assert isinstance(group, str), "it is called as the application"
+        return group
 
     @property
     def url(self) -> str:

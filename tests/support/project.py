@@ -21,14 +21,11 @@ def write_project(folder: Path, app: str, settings: Sections, module: str = "app
 
 
 def merged(settings: Sections, more: Sections) -> dict[str, dict[str, Any]]:
-    """`settings` with `more` laid over them key by key; a value of None takes the key out."""
+    """`settings` with `more` laid over them key by key; a key whose value is None is not written, whoever set it first."""
     result = {section: dict(values) for section, values in settings.items()}
     for section, values in more.items():
         result.setdefault(section, {}).update(values)
-    return {
-        section: {key: value for key, value in values.items() if value is not None}
-        for section, values in result.items()
-    }
+    return result
 
 
 def toml(settings: Sections) -> str:
@@ -37,7 +34,7 @@ def toml(settings: Sections) -> str:
     for section, values in settings.items():
         lines += [
             f"[{section}]",
-            *(f"{json.dumps(key)} = {_value(value)}" for key, value in values.items()),
+            *(f"{json.dumps(key)} = {_value(value)}" for key, value in values.items() if value is not None),
             "",
         ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -107,7 +108,6 @@ UNIT = "[Service]\nExecStart=/usr/local/bin/swarmctl start\nTimeoutStopSec=8\n"
 
 Fault = tuple[str, str, Sections, list[str]]
 FAULTS: dict[str, Fault] = {
-    "a group id with the pid in it": ("group_id_generated", GENERATED, {"swarm": {"group_id": None}}, []),
     "two groups on one topic": ("several_groups_on_topic", TWO_GROUPS, {}, []),
     "an ephemeral host": ("ephemeral_host", ward.APP, {"swarm": {"host": "3f2a9c1b7d4e"}}, []),
     "rare heartbeats": (
@@ -168,6 +168,23 @@ def test_a_fault_in_settings_or_application_is_named_alone(
 
     assert found.rules == {rule}, found.answer
     assert not found.remarks
+
+
+def test_a_group_id_with_the_pid_in_it_is_named(
+    swarm_project: Callable[..., Daemon], topic: Callable[..., str]
+) -> None:
+    """A number looks like any other; that a second process gives another one is what tells."""
+    daemon = swarm_project(GENERATED.format(topic=topic(4)), ward.settings(None))
+
+    found = ward.examine(daemon, "--seconds", "0")
+
+    assert found.rules == {"group_id_generated"}, found.answer
+    evidence = re.fullmatch(
+        r"shop-(\d+) \(App\('shop-\d+'\)\); a second load of the application, in another process, gave shop-(\d+)",
+        found.evidence("group_id_generated"),
+    )
+    assert evidence, found.findings
+    assert evidence[1] != evidence[2]
 
 
 def test_what_could_not_be_found_out_is_said(swarm_project: Callable[..., Daemon], topic: Callable[..., str]) -> None:

@@ -36,7 +36,7 @@ def name(prefix: str = "shop") -> str:
 
 
 def settings(group: str | None, more: Sections | None = None) -> Sections:
-    """A host that lasts, two workers, and a group. `more` is laid over it."""
+    """A host that lasts, two workers, and a group (None: none is set, so it is called as the app). `more` is laid over it."""
     sane: Sections = {
         "swarm": {"host": "web1", "workers": 2, "group_id": group},
         "worker": {"commit_interval": 0.2},
