@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,46 +66,80 @@ def measure(bootstrap: str, runs: int, say: Callable[[str], None]) -> dict[str, 
     }
 
 
-class _Crew:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Messages, and the seconds of processor time that the handlers took for them."""
+
+    messages: int
+    cpu: float
+
+
+class Crew:
     """The processes of one kind, that have all had messages. They are stopped, and work when it is their turn: what the machine does
     meanwhile it does to both kinds (see `pairs`)."""
 
     def __init__(
-        self, stack: ExitStack, kind: str, count: int, name: str, place: Path, bootstrap: str, same: dict[str, Any]
+        self,
+        stack: ExitStack,
+        kind: str,
+        count: int,
+        name: str,
+        place: Path,
+        bootstrap: str,
+        same: dict[str, Any],
+        settings: dict[str, dict[str, Any]] | None = None,
     ) -> None:
+        """settings: of a swarm, beside the number of workers."""
         fresh = uuid.uuid4().hex[:8]
         self._journal = place / f"burn-{fresh}"
         environment = {"BENCHMARK_TOPIC": name, "BENCHMARK_RESULT": str(self._journal)}
         if kind == "swarm":
-            stack.enter_context(contestant.swarm("burn", place, bootstrap, {"swarm": {"workers": count}}, environment))
+            stack.enter_context(
+                contestant.swarm(
+                    "burn", place, bootstrap, {**(settings or {}), "swarm": {"workers": count}}, environment
+                )
+            )
         else:
             properties = json.dumps({**same, "group.id": f"bare-{fresh}"})
             for _ in range(count):
                 stack.enter_context(contestant.program("raw_burn", environment | {"BENCHMARK_PROPERTIES": properties}))
         deadline = time.monotonic() + _WITHIN
-        while len(self._pids()) < count:
+        while len(self.pids()) < count:
             if time.monotonic() > deadline:
                 raise Failed(f"{kind}: not all of {count} had messages within {_WITHIN:g} s")
             time.sleep(0.02)
         time.sleep(1.0)  # the last rebalance is over
         self.messages, self.seconds = 0, 0.0
-        stack.callback(self._send, signal.SIGCONT)  # before they are ended
-        self._send(signal.SIGSTOP)
+        stack.callback(self.send, signal.SIGCONT)  # before they are ended
+        self.send(signal.SIGSTOP)
 
     def turn(self) -> None:
         """Let them work for a moment."""
-        before, began = _done(self._journal), time.monotonic()
-        self._send(signal.SIGCONT)
+        before, began = self.done().messages, time.monotonic()
+        self.send(signal.SIGCONT)
         time.sleep(TURN)
-        self._send(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
         self.seconds += time.monotonic() - began
-        self.messages += _done(self._journal) - before
+        self.messages += self.done().messages - before
 
-    def _pids(self) -> set[int]:
-        return {pid for pid, _ in _lines(self._journal)}
+    def done(self) -> Done:
+        """So far, by all of them."""
+        lines = self._lines()
+        return Done(sum(messages for _, messages, _ in lines), sum(spent for _, _, spent in lines) / 1e9)
 
-    def _send(self, number: signal.Signals) -> None:
-        for pid in self._pids():
+    def pids(self) -> set[int]:
+        """Of those that have had messages."""
+        return {pid for pid, _, _ in self._lines()}
+
+    def _lines(self) -> list[list[int]]:
+        if not self._journal.exists():
+            return []
+        text = self._journal.read_text()
+        return [[int(word) for word in line.split()] for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to each of them."""
+        for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -112,20 +147,8 @@ class _Crew:
 def _both(count: int, name: str, place: Path, bootstrap: str, same: dict[str, Any]) -> dict[str, float]:
     """Messages a second of each kind."""
     with ExitStack() as stack:
-        crews = {kind: _Crew(stack, kind, count, name, place, bootstrap, same) for kind in ("swarm", "bare")}
+        crews = {kind: Crew(stack, kind, count, name, place, bootstrap, same) for kind in ("swarm", "bare")}
         for number in range(int(SECONDS / TURN)):
             for kind in ("swarm", "bare") if number % 2 else ("bare", "swarm"):
                 crews[kind].turn()
         return {kind: crew.messages / crew.seconds for kind, crew in crews.items()}
-
-
-def _lines(journal: Path) -> list[tuple[int, int]]:
-    if not journal.exists():
-        return []
-    text = journal.read_text()
-    words = (line.split() for line in text[: text.rfind("\n") + 1].splitlines())
-    return [(int(pid), int(messages)) for pid, messages in words]
-
-
-def _done(journal: Path) -> int:
-    return sum(messages for _, messages in _lines(journal))
