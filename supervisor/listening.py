@@ -2,7 +2,8 @@
 
 No code of the application runs in the supervisor after the first fork, so that nothing in it can hang: these listeners get a
 process of their own, forked only where the app has any. Like the others they are passive: what they raise is said, and where
-they cannot keep up, events are dropped and counted. Workers' events are heard in the workers (`swarm.bus.Listeners`).
+they cannot keep up, events are dropped and counted. Each failure is counted for `status`, and said at the 1st, 2nd, 4th, 8th time.
+Workers' events are heard in the workers (`swarm.bus.Listeners`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _RESTART: Final = 5.0
 _FAREWELL: Final = 2.0
 """Seconds that the listeners have, at the end, to hear what is still under way."""
 
+Count = Callable[[str, str, str, int, bool], None]
+"""Hears of each failure: listener ("*": of all of them), event, error, how often it went wrong over this event, whether it is off now."""
 Fork = Callable[[Callable[[socket.socket], int]], Process]
 
 
@@ -40,13 +43,17 @@ def wanted_by(app: App | None) -> bool:
 class ListenerProcess:
     """The supervisor's side: hands events over, never waits, and starts the child again when it dies."""
 
-    def __init__(self, app: App, fork: Fork, failed: Callable[[events.Event], None]) -> None:
+    def __init__(self, app: App, fork: Fork, failed: Callable[[events.Event], None], count: Count) -> None:
         self._app = app
         self._fork = fork
         self._failed = failed
+        self._count = count
         self._process: Process | None = None
         self._start_at = 0.0
         self._dropped = 0
+        self._deaths = 0
+        self._last = ""
+        self._closing = False
 
     @property
     def fds(self) -> list[int]:
@@ -74,11 +81,11 @@ class ListenerProcess:
             if self._process is None or self._process.channel is None:
                 raise ConnectionError
             self._process.channel.send(json.dumps([event.event_name(), facts], default=str).encode())
+            self._last = event.event_name()
         except OSError:
             self._dropped += 1
-            if self._dropped & (self._dropped - 1) == 0:
-                said = "listeners of the supervisor's events are too slow or dead: events were dropped"
-                self._failed(events.ListenerFailed("*", event.event_name(), said, self._dropped))
+            said = "listeners of the supervisor's events are too slow or dead: events were dropped"
+            self._say("*", event.event_name(), said, self._dropped)
 
     def collect(self) -> None:
         """Take in what the child says of failures, and its death. Once a pass."""
@@ -87,19 +94,33 @@ class ListenerProcess:
             return
         try:
             while data := process.channel.recv(65536):
-                *said, off = (*json.loads(data), "")[:5]
-                self._failed(events.ListenerSwitchedOff(*said) if off else events.ListenerFailed(*said))
+                self._say(*json.loads(data))
         except OSError:
             pass
-        if reap(process) is not None:
+        ended = reap(process)
+        if ended is not None:
             self._process = None
             process.close()
+            if not self._closing:
+                self._deaths += 1
+                how = ended.signal or f"exit code {ended.code}"
+                said = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
+                self._say("*", self._last, said, self._deaths)
+            self._closing = False
+
+    def _say(self, listener: str, heard: str, error: str, times: int, off: bool = False) -> None:
+        self._count(listener, heard, error, times, off)
+        if times & (times - 1) == 0:
+            self._failed(events.ListenerFailed(listener, heard, error, times))
+        if off:
+            self._failed(events.ListenerSwitchedOff(listener, heard, error, TRIES))
 
     def close(self) -> None:
         """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""
         process = self._process
         if process is None or process.channel is None:
             return
+        self._closing = True
         with contextlib.suppress(OSError):
             process.channel.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _FAREWELL
@@ -134,8 +155,5 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
             who = getattr(listener, "__qualname__", repr(listener))
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                if step.say:
-                    channel.send(json.dumps([who, name, wrong, step.times]).encode())
-                if step.off:
-                    channel.send(json.dumps([who, name, wrong, TRIES, "off"]).encode())
+                channel.send(json.dumps([who, name, wrong[:_TEXT], step.times, step.off]).encode())
     return 0
