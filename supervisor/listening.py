@@ -23,6 +23,8 @@ from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
 """Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
+_ERROR: Final = 2_000
+"""Characters of an error: what `collect` receives has at most 64 KiB, six bytes for each that is not ASCII, and may not be cut."""
 _RESTART: Final = 5.0
 """Seconds between two starts of a child that dies."""
 _FAREWELL: Final = 2.0
@@ -155,5 +157,5 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
             who = getattr(listener, "__qualname__", repr(listener))
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name, wrong[:_TEXT], step.times, step.off]).encode())
+                channel.send(json.dumps([who, name, wrong[:_ERROR], step.times, step.off]).encode())
     return 0

@@ -157,6 +157,21 @@ def test_one_that_is_well_makes_no_finding(side: Make) -> None:
     assert (swarm.said, swarm.findings()) == ([], [])
 
 
+def test_an_error_of_any_length_and_in_any_script_reaches_the_supervisor(side: Make) -> None:
+    """What is cut off in the middle of a message would be no JSON, and end the supervisor."""
+
+    def raises_a_book(event: Event) -> None:
+        raise ValueError("\u00e9\N{SNOWMAN}" * 9000)
+
+    swarm = side(raises_a_book)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.error.startswith("ValueError: \u00e9\N{SNOWMAN}")
+
+
 def test_events_that_nobody_takes_are_counted_each(side: Make) -> None:
     """The supervisor goes on: it never waits for a listener."""
     swarm = side(raises)
