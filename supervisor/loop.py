@@ -169,14 +169,13 @@ class Supervisor:
         self.observed = Observed()
         self._listeners: ListenerProcess | None = None
         if app is not None and settings.instrumentation.listeners and wanted_by(app):
-            dump, hide = make_dump_file("listeners"), secrets_of(settings, app)
+            dump = make_dump_file("listeners")
             self._listeners = ListenerProcess(
                 app,
                 lambda body: fork_helper(f"{self.name} [listeners]", body, dump, self._close_in_child()),
                 self.bus.publish,
-                lambda who, heard, error, times, off: self.observed.listener_failed(
-                    who, heard, hide(error), times, off=off
-                ),
+                self.observed,
+                secrets_of(settings, app),
             )
             self.bus.add(events.Event, self._listeners.hear)
         self._observing = Observing(

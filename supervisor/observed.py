@@ -32,6 +32,7 @@ class Observed:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
         self._own: dict[str, _Own] = {}
+        self._hangs = ("", "", 0.0)
 
     def heard(self, worker: int, observation: Mapping[str, Any]) -> None:
         """A worker tells."""
@@ -47,6 +48,10 @@ class Observed:
             own.times[heard if heard in own.times or len(own.times) < MOST else ""] = times
             own.example = f"at {heard}: {' '.join(error.split())}"[:LONGEST]
             own.off |= off
+
+    def listener_hangs(self, listener: str, heard: str, seconds: float) -> None:
+        """A listener of the supervisor's own events has not returned for so long; 0.0: none of them is called so."""
+        self._hangs = (listener, heard, seconds)
 
     def findings(self) -> Iterator[dict[str, str]]:
         """What an operator, or the application's author, has to mend, in the form that `doctor` has for it."""
@@ -68,6 +73,17 @@ class Observed:
                 }
             elif kind == "listener":
                 yield _listener(where, example, f"{count} times, last {example} ({who})")
+        listener, heard, seconds = self._hangs
+        if seconds:
+            yield {
+                "rule": "listener_fails",
+                "severity": "warning",
+                "what": f"the listener {listener} does not return",
+                "cause": "Those of the supervisor's events share one process, so none of them hears anything meanwhile, and what its "
+                "socket does not hold is dropped.",
+                "fix": "Give what it waits for a timeout.",
+                "evidence": f"It was called over {heard} {seconds:.0f} s ago (in the process that hears the supervisor's events)",
+            }
         for listener, own in sorted(self._own.items()):
             count = sum(own.times.values())
             times = f"{count} time{'s' if count > 1 else ''}"

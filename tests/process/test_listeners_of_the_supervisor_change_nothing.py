@@ -1,4 +1,4 @@
-"""Listeners of the supervisor's own events that raise, are slow or end their process: `status` and `doctor` say it, and nothing else happens."""
+"""Listeners of the supervisor's own events that raise, are slow, hang, or end their process: `status` and `doctor` say it, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ APP = """
             os._exit(9)
 """
 
+HANGS = """
+    import time
+    from swarm import App, events
+
+    app = App("shop")
+
+    @app.subscribe("orders")
+    def orders(messages):
+        pass
+
+    @app.on(events.PauseOrdered)
+    def hangs(event):
+        time.sleep(3600)
+"""
+
 
 def test_listeners_of_the_supervisor_change_nothing(swarm_project: Callable[..., Daemon]) -> None:
     """Workers are replaced as ever, and the stop is as fast."""
@@ -67,4 +82,19 @@ def test_listeners_of_the_supervisor_change_nothing(swarm_project: Callable[...,
         lambda: all(each["pid"] not in (None, first[each["index"]]) for each in daemon.workers()),
         what="both workers to be replaced",
     )
+    assert daemon.stop(within=10.0) == 0
+
+
+def test_a_listener_that_does_not_return_is_named_while_it_does_not(swarm_project: Callable[..., Daemon]) -> None:
+    """It costs a stop the two seconds that listeners have to hear the end."""
+    daemon = swarm_project(HANGS, {"swarm": {"workers": 1}}, bootstrap=NO_BROKER)
+    daemon.start()
+    daemon.wait_for(lambda: daemon.workers()[0]["report_age"] is not None, what="its worker")
+    assert not daemon.status()["findings"]
+
+    daemon.run("pause", "orders/0")
+
+    [found] = daemon.wait_for(lambda: daemon.status()["findings"], what="it to be shown")
+    assert (found["rule"], found["what"]) == ("listener_fails", "the listener hangs does not return")
+    assert found["evidence"].startswith("It was called over pause_ordered ")
     assert daemon.stop(within=10.0) == 0

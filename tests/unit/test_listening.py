@@ -16,7 +16,7 @@ from swarm import App, events
 from swarm.conduct import TRIES
 from swarm.events import Event, ListenerFailed, ListenerSwitchedOff, SupervisorWarning
 from swarm.supervisor import listening
-from swarm.supervisor.listening import ListenerProcess, listen
+from swarm.supervisor.listening import HANGS, ListenerProcess, listen
 from swarm.supervisor.observed import Observed
 from swarm.supervisor.processes import Exit
 
@@ -34,7 +34,7 @@ class Side:
         self.observed = Observed()
         self.exit: Exit | None = None
         self.sockets: list[socket.socket] = []
-        self.process = ListenerProcess(self.app, self._fork, self.said.append, self._count)
+        self.process = ListenerProcess(self.app, self._fork, self.said.append, self.observed)
         monkeypatch.setattr(listening, "reap", lambda process: self.exit)
 
     def _fork(self, body: Callable[[socket.socket], int]) -> Any:
@@ -44,13 +44,14 @@ class Side:
         self.exit = None
         return SimpleNamespace(channel=ours, pid=1, pidfd=-1, close=ours.close)
 
-    def _count(self, listener: str, heard: str, error: str, times: int, off: bool) -> None:
-        self.observed.listener_failed(listener, heard, error, times, off=off)
-
     def hear(self, times: int = 1) -> None:
         """The supervisor says something, the child hears it, and the supervisor takes in what that says."""
         for _ in range(times):
             self.process.hear(EVENT)
+        self.take()
+
+    def take(self) -> None:
+        """The child hears what there is, and the supervisor takes in what that says."""
         self.theirs.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             listen(cast(Any, _NeverBlocks(self.theirs)), self.app.listeners)
@@ -133,18 +134,39 @@ def test_one_that_is_switched_off_is_said_to_be(side: Make) -> None:
 
 
 def test_a_slow_one_is_said_to_be_slow(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    instants = iter([0.0, 2.5])
+    instants = iter([0.0, 2.5, 3.0, 3.0, 3.0])
     swarm = side(lambda event: None)
     swarm.process.hear(EVENT)  # it asks the clock, too
     monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: next(instants)))
-    swarm.theirs.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        listen(cast(Any, _NeverBlocks(swarm.theirs)), swarm.app.listeners)
-    swarm.process.collect()
+    swarm.take()
 
     [found] = swarm.findings()
     assert found["what"].endswith(" is too slow")
     assert "it took 2.5 s" in found["evidence"]
+
+
+def test_one_that_does_not_return_is_named_while_it_does_not(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the last event for hours, so that no buffer is ever full."""
+    looks: list[list[dict[str, str]]] = []
+    now = [100.0]
+
+    def hangs(event: Event) -> None:
+        for seconds in (0.0, HANGS, 1.0):
+            now[0] += seconds
+            swarm.process.collect()
+            looks.append(swarm.findings())
+
+    swarm = side(hangs)
+    swarm.process.hear(EVENT)
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    swarm.take()
+
+    assert looks[:2] == [[], []]
+    [found] = looks[2]
+    assert found["what"].endswith("hangs does not return")
+    assert found["evidence"].startswith(f"It was called over supervisor_warning {HANGS + 1:.0f} s ago")
+    [after] = swarm.findings()
+    assert after["what"].endswith("hangs is too slow")
 
 
 def test_one_that_is_well_makes_no_finding(side: Make) -> None:
