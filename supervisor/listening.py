@@ -2,7 +2,8 @@
 
 No code of the application runs in the supervisor after the first fork, so that nothing in it can hang: these listeners get a
 process of their own, forked only where the app has any. Like the others they are passive: what they raise is said, and where
-they cannot keep up, events are dropped and counted. Workers' events are heard in the workers (`swarm.bus.Listeners`).
+they cannot keep up, events are dropped and counted. Each failure is counted for `status`, and said at the 1st, 2nd, 4th, 8th time.
+Workers' events are heard in the workers (`swarm.bus.Listeners`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ from typing import Any, Final
 from swarm import events
 from swarm.app import App
 from swarm.conduct import SLOW, TRIES, Conduct
+from swarm.supervisor.observed import Observed
 from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
 """Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
+_ERROR: Final = 2_000
+"""Characters of an error: what `collect` receives has at most 64 KiB, six bytes for each that is not ASCII, and may not be cut."""
 _RESTART: Final = 5.0
 """Seconds between two starts of a child that dies."""
 _FAREWELL: Final = 2.0
 """Seconds that the listeners have, at the end, to hear what is still under way."""
+
+HANGS: Final = 10.0
+"""Seconds from which on a call is said not to return. One that does is counted as slow afterwards."""
 
 Fork = Callable[[Callable[[socket.socket], int]], Process]
 
@@ -40,13 +47,27 @@ def wanted_by(app: App | None) -> bool:
 class ListenerProcess:
     """The supervisor's side: hands events over, never waits, and starts the child again when it dies."""
 
-    def __init__(self, app: App, fork: Fork, failed: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self,
+        app: App,
+        fork: Fork,
+        failed: Callable[[events.Event], None],
+        observed: Observed,
+        hide: Callable[[str], str] = str,
+    ) -> None:
         self._app = app
         self._fork = fork
         self._failed = failed
+        self._observed = observed
+        self._hide = hide
         self._process: Process | None = None
         self._start_at = 0.0
         self._dropped = 0
+        self._deaths = 0
+        self._last = ""
+        self._closing = False
+        self._under_way: tuple[str, str] = ("", "")
+        self._since = 0.0
 
     @property
     def fds(self) -> list[int]:
@@ -74,36 +95,60 @@ class ListenerProcess:
             if self._process is None or self._process.channel is None:
                 raise ConnectionError
             self._process.channel.send(json.dumps([event.event_name(), facts], default=str).encode())
+            self._last = event.event_name()
         except OSError:
             self._dropped += 1
-            if self._dropped & (self._dropped - 1) == 0:
-                said = "listeners of the supervisor's events are too slow or dead: events were dropped"
-                self._failed(events.ListenerFailed("*", event.event_name(), said, self._dropped))
+            said = "listeners of the supervisor's events are too slow or dead: events were dropped"
+            self._say("*", event.event_name(), said, self._dropped)
 
     def collect(self) -> None:
         """Take in what the child says of failures, and its death. Once a pass."""
         process = self._process
         if process is None or process.channel is None:
             return
-        try:
-            while data := process.channel.recv(65536):
-                *said, off = (*json.loads(data), "")[:5]
-                self._failed(events.ListenerSwitchedOff(*said) if off else events.ListenerFailed(*said))
-        except OSError:
-            pass
-        if reap(process) is not None:
+        self._take(process.channel)
+        ended = reap(process)
+        if ended is not None:
+            self._under_way = ("", "")
+        lasts = time.monotonic() - self._since if self._under_way[0] else 0.0
+        self._observed.listener_hangs(*self._under_way, lasts if lasts > HANGS else 0.0)
+        if ended is not None:
             self._process = None
             process.close()
+            if not self._closing:
+                self._deaths += 1
+                how = ended.signal or f"exit code {ended.code}"
+                death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
+                self._say("*", self._last, death, self._deaths)
+            self._closing = False
+
+    def _take(self, channel: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := channel.recv(65536):
+                said = json.loads(data)
+                if len(said) == 2:
+                    self._under_way, self._since = (said[0], said[1]), time.monotonic()
+                else:
+                    self._say(*said)
+
+    def _say(self, listener: str, heard: str, error: str, times: int, off: bool = False) -> None:
+        self._observed.listener_failed(listener, heard, self._hide(error), times, off=off)
+        if times & (times - 1) == 0:
+            self._failed(events.ListenerFailed(listener, heard, error, times))
+        if off:
+            self._failed(events.ListenerSwitchedOff(listener, heard, error, TRIES))
 
     def close(self) -> None:
         """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""
         process = self._process
         if process is None or process.channel is None:
             return
+        self._closing = True
         with contextlib.suppress(OSError):
             process.channel.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _FAREWELL
         while time.monotonic() < deadline:
+            self._take(process.channel)  # else a child with much to say would wait for us
             if reap(process) is not None:
                 return
             time.sleep(0.01)
@@ -111,7 +156,8 @@ class ListenerProcess:
 
 
 def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
-    """The child's side: hear until the supervisor closes its end. Main thread of the child."""
+    """The child's side: hear until the supervisor closes its end, and say which call is under way (a pair, of nothing where it is none)
+    and what went wrong. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
     conduct = Conduct()
     channel.setblocking(True)
@@ -121,6 +167,9 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
         for wanted, listener in listeners:
             if not isinstance(event, wanted) or conduct.is_off(id(listener)):
                 continue
+            who = getattr(listener, "__qualname__", repr(listener))
+            with contextlib.suppress(OSError):
+                channel.send(json.dumps([who, name]).encode())
             began = time.monotonic()
             try:
                 listener(event)
@@ -131,11 +180,9 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
             if not wrong:
                 conduct.went_well(id(listener))
                 continue
-            who = getattr(listener, "__qualname__", repr(listener))
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                if step.say:
-                    channel.send(json.dumps([who, name, wrong, step.times]).encode())
-                if step.off:
-                    channel.send(json.dumps([who, name, wrong, TRIES, "off"]).encode())
+                channel.send(json.dumps([who, name, wrong[:_ERROR], step.times, step.off]).encode())
+        with contextlib.suppress(OSError):
+            channel.send(json.dumps(["", ""]).encode())
     return 0

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm import __version__, events, exits, isolation, journal
 from swarm.bus import Bus
-from swarm.loading import load_app
+from swarm.loading import load_app, secrets_of
 from swarm.logs import Log
 from swarm.scoreboard import Bulletin, Scoreboard
 from swarm.selection import bound, chosen_groups, missing_workers
@@ -166,6 +166,7 @@ class Supervisor:
             control, self._selector, self._request, left.control if left is not None else None
         )
         self._selector.register(self._signals.fd, selectors.EVENT_READ, lambda _: self._hear_signals())
+        self.observed = Observed()
         self._listeners: ListenerProcess | None = None
         if app is not None and settings.instrumentation.listeners and wanted_by(app):
             dump = make_dump_file("listeners")
@@ -173,6 +174,8 @@ class Supervisor:
                 app,
                 lambda body: fork_helper(f"{self.name} [listeners]", body, dump, self._close_in_child()),
                 self.bus.publish,
+                self.observed,
+                secrets_of(settings, app),
             )
             self.bus.add(events.Event, self._listeners.hear)
         self._observing = Observing(
@@ -223,7 +226,6 @@ class Supervisor:
         )
         self.history = History()
         self.debugging = Debugging()
-        self.observed = Observed()
         self._oom_kills = OomKills()
         self.dies_together = oom_group()
         """Whether the kernel kills all of our cgroup where one of it runs out of memory."""

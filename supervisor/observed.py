@@ -1,12 +1,15 @@
-"""What workers have noticed about the application, as findings of `status`. Pure.
+"""What workers, and the process of the supervisor's listeners, have noticed about the application, as findings of `status`. Pure.
 
-Kept per worker index: a successor's word replaces its predecessor's. It is gone with a reload, as the code that it speaks of may be.
+Of workers it is kept per worker index: a successor's word replaces its predecessor's. It is gone with a reload, as the code that it speaks of may be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from swarm.observations import LONGEST
 
 _TOOK: Final = ": it took "
 """How `swarm.bus` says that a single listener was slow."""
@@ -14,17 +17,41 @@ MOST: Final = 500
 """Observations kept in all."""
 
 
+@dataclass(slots=True)
+class _Own:
+    """Of one listener in the supervisor's process of listeners. times: by event."""
+
+    times: dict[str, int] = field(default_factory=dict)
+    example: str = ""
+    off: bool = False
+
+
 class Observed:
     """The latest observation of each worker, kind and place."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+        self._own: dict[str, _Own] = {}
+        self._hangs = ("", "", 0.0)
 
     def heard(self, worker: int, observation: Mapping[str, Any]) -> None:
         """A worker tells."""
         key = (str(observation["kind"]), str(observation["where"]))
         if key in self._known or len(self._known) < MOST:
             self._known.setdefault(key, {})[worker] = observation
+
+    def listener_failed(self, listener: str, heard: str, error: str, times: int, *, off: bool) -> None:
+        """A listener of the supervisor's own events went wrong, over this event for the `times`th time. "*": all of them missed something.
+        off: it is called no more."""
+        if listener in self._own or len(self._own) < MOST:
+            own = self._own.setdefault(listener, _Own())
+            own.times[heard if heard in own.times or len(own.times) < MOST else ""] = times
+            own.example = f"at {heard}: {' '.join(error.split())}"[:LONGEST]
+            own.off |= off
+
+    def listener_hangs(self, listener: str, heard: str, seconds: float) -> None:
+        """A listener of the supervisor's own events has not returned for so long; 0.0: none of them is called so."""
+        self._hangs = (listener, heard, seconds)
 
     def findings(self) -> Iterator[dict[str, str]]:
         """What an operator, or the application's author, has to mend, in the form that `doctor` has for it."""
@@ -45,17 +72,48 @@ class Observed:
                     "evidence": f"{count} of the jobs that were looked at left something behind, last a {example} ({who})",
                 }
             elif kind == "listener":
-                slow = where == "*" or _TOOK in example
-                what = f"the listener {where} {'is too slow' if slow else 'raises'}"
+                yield _listener(where, example, f"{count} times, last {example} ({who})")
+        listener, heard, seconds = self._hangs
+        if seconds:
+            yield {
+                "rule": "listener_fails",
+                "severity": "warning",
+                "what": f"the listener {listener} does not return",
+                "cause": "Those of the supervisor's events share one process, so none of them hears anything meanwhile, and what its "
+                "socket does not hold is dropped.",
+                "fix": "Give what it waits for a timeout.",
+                "evidence": f"It was called over {heard} {seconds:.0f} s ago (in the process that hears the supervisor's events)",
+            }
+        for listener, own in sorted(self._own.items()):
+            count = sum(own.times.values())
+            times = f"{count} time{'s' if count > 1 else ''}"
+            evidence = f"{times}, last {own.example} (in the process that hears the supervisor's events)"
+            if listener == "*":
                 yield {
                     "rule": "listener_fails",
                     "severity": "warning",
-                    "what": "listeners of the application are too slow" if where == "*" else what,
-                    "cause": "Where more events come than listeners take, those beyond 10,000 that wait are dropped."
-                    if slow
-                    else "What it would have said or counted is missing; processing goes on as if it were not there.",
-                    "fix": "Do less in a listener: count, and send elsewhere."
-                    if slow
-                    else "Mend it; the log shows listener_failed.",
-                    "evidence": f"{count} times, last {example} ({who})",
+                    "what": "listeners of the supervisor's events miss some of them",
+                    "cause": "Their process is too slow, or has ended. The supervisor waits for nobody: what they do not take is dropped.",
+                    "fix": "Do less in a listener: count, and send elsewhere; see which one ends the process.",
+                    "evidence": evidence,
                 }
+            else:
+                found = _listener(listener, own.example, evidence)
+                yield {**found, "what": f"{found['what']}, and is called no more"} if own.off else found
+
+
+def _listener(where: str, example: str, evidence: str) -> dict[str, str]:
+    slow = where == "*" or _TOOK in example
+    what = f"the listener {where} {'is too slow' if slow else 'raises'}"
+    return {
+        "rule": "listener_fails",
+        "severity": "warning",
+        "what": "listeners of the application are too slow" if where == "*" else what,
+        "cause": "Where more events come than listeners take, those beyond 10,000 that wait are dropped."
+        if slow
+        else "What it would have said or counted is missing; processing goes on as if it were not there.",
+        "fix": "Do less in a listener: count, and send elsewhere."
+        if slow
+        else "Mend it; the log shows listener_failed.",
+        "evidence": evidence,
+    }

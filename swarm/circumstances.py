@@ -15,7 +15,7 @@ from typing import Any, Self
 @dataclass(frozen=True, slots=True)
 class Job:
     """A batch in hand. where: the place in the application's code at which its thread was seen, with what it calls there; empty where
-    nobody has looked. usual: the mean of this worker's batches so far. holds: its thread seems to hold the interpreter's lock."""
+    nobody has looked. waits: what it waits for there, empty where it runs. usual: the mean of this worker's batches so far. holds: its thread seems to hold the interpreter's lock."""
 
     group: str
     topic: str
@@ -28,6 +28,7 @@ class Job:
     thread: str = ""
     usual: float | None = None
     where: str = ""
+    waits: str = ""
     holds: bool = False
 
 

@@ -99,7 +99,7 @@ def running(job: Job, worker: Worker) -> str:
     """What a batch in hand is doing, as a sentence."""
     again = f", attempt {job.attempt}" if job.attempt > 1 else ""
     batch = f"{job.topic}/{job.partition} ({offsets(job.first_offset, job.last_offset)}{again})"
-    where = f" and is in {job.where}" if job.where else ""
+    where = f" and waits at {job.waits}" if job.waits else f" and is in {job.where}" if job.where else ""
     return f"worker {worker.index}'s handler has been running for {spell(job.age)} on {batch}{where}; {_limit(job, worker)}"
 
 
@@ -146,9 +146,10 @@ def leaving(_: Swarm, worker: Worker) -> Finding | None:
     job = max(worker.jobs, key=lambda each: each.age, default=None)
     what = "is leaving"
     if job is not None:
-        where = f" in {job.where}" if job.where else ""
+        where = f" in {job.where}" if job.where and not job.waits else ""
         batch = f"{job.topic}/{job.partition} {offsets(job.first_offset, job.last_offset)}"
         what = f"waits for a job on {batch}, which has been running{where} for {spell(job.age)}"
+        what += f" and waits at {job.waits}" if job.waits else ""
     why = f" ({worker.fault})" if worker.fault else ""
     text = f"worker {worker.index} was told to go {spell(worker.stopping_for)} ago{why} and {what}"
     return _of(worker, "leaving", "warning", f"{text}; in {spell(worker.kill_in)} it ends by force (shutdown_timeout)")
@@ -159,7 +160,8 @@ def silent(swarm: Swarm, worker: Worker) -> Finding | None:
     age = worker.report_age
     if age is None or age < min(LATE, swarm.limits.report_timeout / 2) or worker.blind:
         return None
-    job = max((each for each in worker.jobs), key=lambda each: (each.holds, bool(each.where), each.age), default=None)
+    awake = [each for each in worker.jobs if each.holds or not each.waits]  # who waits for another has let go of it
+    job = max(awake, key=lambda each: (each.holds, bool(each.where), each.age), default=None)
     sure = "" if job is not None and job.holds else "most likely "
     holder = (
         f"{sure}{job.where}, with {job.topic}/{job.partition} {offsets(job.first_offset, job.last_offset)} in hand"
@@ -540,7 +542,7 @@ def queued(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None
     if partition.phase != "ready" or (partition.since or 0.0) < 1.0 or not worker.jobs:
         return None
     longest = max(worker.jobs, key=lambda each: each.age)
-    where = f" in {longest.where}" if longest.where else ""
+    where = f", which waits at {longest.waits}" if longest.waits else f" in {longest.where}" if longest.where else ""
     text = (
         f"{partition.name} has been in the queue of worker {worker.index} for {spell(partition.since)}: its {len(worker.jobs)} processing "
         f"threads are busy, {longest.topic}/{longest.partition} for {spell(longest.age)}{where}"

@@ -100,6 +100,7 @@ def explain(
     from swarm.explanation import Answer, stack_of
     from swarm.reach import reach
     from swarm.stacks import profile, whereabouts
+    from swarm.stalls import waits_at
     from swarm.supervisor import incidents
 
     swarm = Swarm.of(control.request(dirs, "why")["result"])
@@ -113,7 +114,12 @@ def explain(
         replace(
             worker,
             jobs=tuple(
-                replace(job, where=whereabouts(found, packages), holds=job.thread == holders.get(worker.index))
+                replace(
+                    job,
+                    where=whereabouts(found, packages),
+                    waits=waits_at(found, stacks[worker.index], packages),
+                    holds=job.thread == holders.get(worker.index),
+                )
                 if (found := stack_of(job, stacks.get(worker.index, ()), packages)) is not None
                 else job
                 for job in worker.jobs

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from swarm.doctor.facts import LIBRDKAFKA_DEFAULTS, Application, Group, Subscription, Value, Write
+from swarm.doctor.facts import LIBRDKAFKA_DEFAULTS, Application, Group, Handoff, Subscription, Value, Write
 
 if TYPE_CHECKING:
     from swarm.app import App
@@ -125,6 +125,7 @@ def _groups(loaded: Loaded, app: App) -> list[dict[str, Any]]:
 
 
 def _subscription(loaded: Loaded, plan: Plan) -> dict[str, Any]:
+    from swarm.doctor.handoffs import handoffs
     from swarm.doctor.sharing import writes
     from swarm.plan import job_limit
 
@@ -133,6 +134,12 @@ def _subscription(loaded: Loaded, plan: Plan) -> dict[str, Any]:
         found = writes(plan.handler, virtual=plan.virtual_partitions is not None)
     except Exception:  # best effort: code that cannot be read is no reason to say nothing of all else
         found = []
+    try:
+        # With these the application says itself what is done, or wants nothing to be done twice.
+        marks_at_return = plan.offsets == "automatic" and plan.delivery != "at_most_once"
+        let_go = handoffs(plan.handler) if marks_at_return else []
+    except Exception:
+        let_go = []
     return {
         "label": plan.label,
         "topics": plan.topics,
@@ -145,6 +152,7 @@ def _subscription(loaded: Loaded, plan: Plan) -> dict[str, Any]:
         "waits": waits,
         "dead_letter": plan.dead_letter.topic if plan.dead_letter is not None else None,
         "writes": [[each.kind, each.name, each.where, each.code] for each in found],
+        "handoffs": [[each.kind, each.name, each.where, each.code, each.sure] for each in let_go],
     }
 
 
@@ -195,6 +203,7 @@ def _group(about: Mapping[str, Any]) -> Group:
                     **each,
                     "topics": tuple(each["topics"]),
                     "writes": tuple(Write(*write) for write in each["writes"]),
+                    "handoffs": tuple(Handoff(*handoff) for handoff in each["handoffs"]),
                 }
             )
             for each in about["subscriptions"]

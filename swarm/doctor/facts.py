@@ -52,6 +52,20 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Handoff:
+    """A place in a handler's code that hands messages to a `queue`, a `pool` or an event `loop` (kind), and waits for nothing.
+
+    sure: false where the handler does something with them itself, or hands over what a function has made of them.
+    """
+
+    kind: str
+    name: str
+    where: str
+    code: str
+    sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """One subscription as the application declares it. limit: seconds that a job of it may run, 0.0: none. waits: whether messages
     of it may have to wait on purpose (`rate_limit=`, `not_before=`, `max_wait=`). bound: its partitions are bound to workers
@@ -67,6 +81,7 @@ class Subscription:
     waits: float = 0.0
     dead_letter: str | None = None
     writes: tuple[Write, ...] = ()
+    handoffs: tuple[Handoff, ...] = ()
     bound: bool = False
 
 

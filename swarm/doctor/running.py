@@ -75,6 +75,45 @@ def _listeners(facts: Facts) -> Iterator[Found]:
         )
 
 
+# -- messages that a handler lets go of ------------------------------------------------------------------------------
+
+
+def _feeds_threads(facts: Facts) -> Iterator[Found]:
+    seen = [each["what"] for each in (facts.daemon.findings if facts.daemon is not None else ()) if _is_left(each)]
+    for each in (each for group in facts.groups for each in group.subscriptions):
+        if not each.handoffs or any(each.label in what for what in seen):  # the daemon has seen it happen
+            continue
+        sure = any(handoff.sure for handoff in each.handoffs)
+        found = [handoff for handoff in each.handoffs if handoff.sure or not sure]
+        yield Found(
+            f"the handler of the {each.label} hands messages to {listed(handoff.name for handoff in found)} and does not wait "
+            "for them",
+            "Messages are marked as consumed when it returns. What has not been done by then is lost in a crash, and in each planned "
+            "replacement, which waits for handlers and knows of nothing else."
+            + ("" if sure else " That is as it should be where it is no work, but a copy or a statistic."),
+            f"{_wait_for({handoff.kind for handoff in found})} before it returns, or process in the handler: worker.concurrency, "
+            'concurrency_key= and async def run things side by side. Or use offsets="manual" and mark what is done.',
+            listed((f"{handoff.where}: {handoff.code}" for handoff in found), 4),
+            None if sure else "info",
+        )
+
+
+def _is_left(each: Mapping[str, Any]) -> bool:
+    return each.get("rule") == "handler_leaves_threads"
+
+
+def _wait_for(kinds: set[str]) -> str:
+    return " and ".join(
+        what
+        for kind, what in (
+            ("queue", "Join the queue"),
+            ("pool", "Wait for the futures (concurrent.futures.wait, result())"),
+            ("loop", "Wait for the tasks (await asyncio.gather, or result() of what run_coroutine_threadsafe answers)"),
+        )
+        if kind in kinds
+    ).replace(" and W", " and w")
+
+
 # -- state that threads share ----------------------------------------------------------------------------------------
 
 
@@ -223,6 +262,14 @@ RULES: Final = (
         "handlers that start threads and return: their messages are marked before they are processed",
         _told("handler_leaves_threads"),
         ("daemon",),
+    ),
+    Rule(
+        "handler_feeds_threads",
+        "warning",
+        "handlers that hand messages to a queue, pool or event loop that was there before, and return without waiting, as their "
+        "source says (info: where they do something with them, too)",
+        _feeds_threads,
+        ("app",),
     ),
     Rule("listener_fails", "warning", "listeners of the app that raise or are too slow", _listeners, ("daemon",)),
     Rule("daemon_says", "warning", "whatever else `status` of the daemon finds", _told_otherwise, ("daemon",)),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.doctor import RULES, Facts, display, examine
-from swarm.doctor.facts import Handovers, Held, Machine, StopLimit, Value, Write
+from swarm.doctor.facts import Handoff, Handovers, Held, Machine, StopLimit, Value, Write
 from tests.unit import doctor_facts as make
 from tests.unit.doctor_facts import GAP, NOW, STOCK, found, healthy
 
@@ -34,14 +34,22 @@ def members(*others: Any) -> Facts:
     return healthy(cluster=make.cluster(make.look(groups=group), make.look(GAP, groups=group)))
 
 
-def told(rule: str, severity: str = "warning") -> Facts:
-    finding = {"rule": rule, "severity": severity, "what": "it", "cause": "why", "fix": "how", "evidence": "seen"}
+LEFT = f"the handler of the {make.subscription().label} returns before its work is done"
+
+
+def told(rule: str, severity: str = "warning", what: str = "it") -> Facts:
+    finding = {"rule": rule, "severity": severity, "what": what, "cause": "why", "fix": "how", "evidence": "seen"}
     return healthy(daemon=make.daemon(findings=(finding,)))
 
 
 def written(kind: str, **more: Any) -> Facts:
     write = Write(kind, "COUNT", "shop.py:12", "COUNT += 1")
     return healthy(app=make.application(make.group("shop", make.subscription(writes=(write,)))), **more)
+
+
+def handed_over(*, sure: bool, **more: Any) -> Facts:
+    handoff = Handoff("queue", "JOBS", "shop.py:12", "JOBS.put(message)", sure)
+    return healthy(app=make.application(make.group("shop", make.subscription(handoffs=(handoff,)))), **more)
 
 
 def limited(**more: Any) -> Facts:
@@ -283,6 +291,11 @@ SICK: dict[str, tuple[str, Sick]] = {
     "a worker that keeps dying": ("crash_loop", lambda: told("crash_loop", "error")),
     "a cgroup that dies together": ("oom_group", lambda: told("oom_group")),
     "a handler that leaves threads": ("handler_leaves_threads", lambda: told("handler_leaves_threads")),
+    "a handler that feeds threads": ("handler_feeds_threads", lambda: handed_over(sure=True)),
+    "a handler that feeds threads, and was seen to": (
+        "handler_leaves_threads",
+        lambda: handed_over(sure=True, daemon=told("handler_leaves_threads", what=LEFT).daemon),
+    ),
     "a listener that raises, by name": ("listener_fails", lambda: told("listener_fails")),
     "listeners that raise, by number": (
         "listener_fails",
@@ -306,6 +319,7 @@ SICK: dict[str, tuple[str, Sick]] = {
 """A name -> the one rule that has to find it, and the facts."""
 
 REMARKS: dict[str, tuple[str, Sick]] = {
+    "a handler that tells of its messages": ("handler_feeds_threads", lambda: handed_over(sure=False)),
     "a cache in the module": ("shared_state", lambda: written("container")),
     "another swarm in the group": (
         "members_not_ours",

@@ -48,6 +48,9 @@ def job(**facts: Any) -> Job:
     return replace(Job("shop", "orders", 3, 100, 149, 1, 40.0, 300.0, "processing 1", 0.02), **facts)
 
 
+AT_A_LOCK = {"where": "shop.py line 18 (charge)", "waits": "`with LOCK:` (shop.py line 18)"}
+
+
 def failure(kind: str, text: str = "TimeoutError: no answer", **facts: Any) -> Failure:
     return Failure(kind, text, "shop", "orders", 3, 100, 149, 4, 40.0, 12.0, **facts)
 
@@ -81,6 +84,11 @@ ON_WORKERS: dict[str, tuple[Worker, dict[str, Any], str]] = {
             "shop.py line 18 (charge) for 40 s; in 25 s it ends by force (shutdown_timeout)"
         ),
     ),
+    "leaving when it has a lock": (
+        replace(WELL, stopping_for=5.0, kill_in=25.0, jobs=(job(**AT_A_LOCK),)),
+        {},
+        "which has been running for 40 s and waits at `with LOCK:` (shop.py line 18); in 25 s it ends by force",
+    ),
     "silent": (
         replace(
             WELL, report_age=12.0, jobs=(job(where="shop.py line 9 (check -> re.match)", holds=True), job(age=90.0))
@@ -90,6 +98,13 @@ ON_WORKERS: dict[str, tuple[Worker, dict[str, Any], str]] = {
             "worker 1 has not reported for 12 s: something holds Python's lock (GIL), shop.py line 9 (check -> re.match), with orders/3 "
             "offsets 100-149 in hand; in 18 s (report_timeout) it is replaced"
         ),
+    ),
+    "silent while an older job waits": (
+        replace(
+            WELL, report_age=12.0, jobs=(job(where="shop.py line 9 (check -> re.match)"), job(age=90.0, **AT_A_LOCK))
+        ),
+        {},
+        "something holds Python's lock (GIL), most likely shop.py line 9 (check -> re.match), with orders/3",
     ),
     "silent in the kernel": (
         replace(WELL, report_age=12.0, process_state="D"),
@@ -260,6 +275,14 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
             "after 5 min (consume_timeout), in 4 min 20 s, worker 1 is replaced"
         ),
     ),
+    "slow_job at a lock": (
+        replace(with_partition(phase="running", lag=50), jobs=(job(**AT_A_LOCK),)),
+        {},
+        (
+            "worker 1's handler has been running for 40 s on orders/3 (offsets 100-149) and waits at `with LOCK:` (shop.py line 18); "
+            "after 5 min (consume_timeout)"
+        ),
+    ),
     "running": (
         replace(with_partition(phase="running", lag=50), jobs=(job(age=0.5, limit=None, attempt=2),)),
         {},
@@ -303,6 +326,11 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
         {},
         "orders/3 has been in the queue of worker 1 for 9.0 s: its 1 processing threads are busy, orders/0 for 40 s in shop.py line 18",
     ),
+    "queued behind who waits": (
+        replace(with_partition(phase="ready", since=9.0, lag=7), jobs=(job(partition=0, **AT_A_LOCK),)),
+        {},
+        "processing threads are busy, orders/0 for 40 s, which waits at `with LOCK:` (shop.py line 18)",
+    ),
     "commit_refused": (
         replace(  # the refusal of a commit of several partitions is remembered with the first of them
             with_partition(position=12, still_for=30.0),
@@ -337,7 +365,7 @@ def test_a_partition_is_judged_by_what_holds_it_up(rule: str) -> None:
 
     [found] = of_partition(swarm_of(worker, **more), "orders", 3)
 
-    assert found.rule == rule
+    assert found.rule == rule.partition(" ")[0]
     assert text in found.text
 
 

@@ -93,6 +93,50 @@ EXACTLY_ONCE = """
     def orders(messages, consumer):
         pass
 """
+FEEDS_A_QUEUE = """
+    import queue
+    import threading
+    from swarm import App
+
+    app = App("shop")
+    JOBS = queue.Queue()
+
+
+    def work():
+        while True:
+            print(JOBS.get())
+
+
+    @app.after_fork
+    def start(worker):
+        threading.Thread(target=work, daemon=True).start()
+
+
+    @app.subscribe("{topic}")
+    def orders(messages):
+        for message in messages:
+            JOBS.put(message.value)
+"""
+FEEDS_A_POOL = """
+    from concurrent.futures import ThreadPoolExecutor
+    from swarm import App, Consumer
+
+    app = App("shop")
+    POOL = None
+
+
+    @app.after_fork
+    def start(worker):
+        global POOL
+        POOL = ThreadPoolExecutor(4)
+
+
+    @app.subscribe("{topic}")
+    class Orders(Consumer):
+        def consume(self, messages):
+            for message in messages:
+                POOL.submit(print, message.value)
+"""
 LOADS_ONCE = """
     from swarm import App
 
@@ -151,6 +195,8 @@ FAULTS: dict[str, Fault] = {
     "no idempotence": ("producer_not_idempotent", ward.APP, {"kafka": {"enable.idempotence": False}}, []),
     "a counter that threads share": ("shared_state", SHARED, {}, []),
     "an instance that threads share": ("instance_in_two_threads", INSTANCE, {}, []),
+    "a queue whose threads nobody waits for": ("handler_feeds_threads", FEEDS_A_QUEUE, {}, []),
+    "a pool that nobody waits for": ("handler_feeds_threads", FEEDS_A_POOL, {}, []),
     "a property that is none": ("check_fails", ward.APP, {"kafka": {"no.such.property": 1}}, []),
 }
 

@@ -1,0 +1,250 @@
+"""Listeners of the supervisor's own events: what they do wrong is counted and said, and changes nothing in the supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from swarm import App, events
+from swarm.conduct import TRIES
+from swarm.events import Event, ListenerFailed, ListenerSwitchedOff, SupervisorWarning
+from swarm.supervisor import listening
+from swarm.supervisor.listening import HANGS, ListenerProcess, listen
+from swarm.supervisor.observed import Observed
+from swarm.supervisor.processes import Exit
+
+EVENT = SupervisorWarning("it is late")
+
+
+class Side:
+    """The supervisor's side with a child that runs when the test says so, in this thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *listeners: Callable[[Any], None]) -> None:
+        self.app = App("shop")
+        for listener in listeners:
+            self.app.on(Event)(listener)
+        self.said: list[Event] = []
+        self.observed = Observed()
+        self.exit: Exit | None = None
+        self.sockets: list[socket.socket] = []
+        self.process = ListenerProcess(self.app, self._fork, self.said.append, self.observed)
+        monkeypatch.setattr(listening, "reap", lambda process: self.exit)
+
+    def _fork(self, body: Callable[[socket.socket], int]) -> Any:
+        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self.sockets += [ours, self.theirs]
+        self.exit = None
+        return SimpleNamespace(channel=ours, pid=1, pidfd=-1, close=ours.close)
+
+    def hear(self, times: int = 1) -> None:
+        """The supervisor says something, the child hears it, and the supervisor takes in what that says."""
+        for _ in range(times):
+            self.process.hear(EVENT)
+        self.take()
+
+    def take(self) -> None:
+        """The child hears what there is, and the supervisor takes in what that says."""
+        self.theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            listen(cast(Any, _NeverBlocks(self.theirs)), self.app.listeners)
+        self.process.collect()
+
+    def findings(self) -> list[dict[str, str]]:
+        return list(self.observed.findings())
+
+
+Make = Callable[..., Side]
+
+
+@pytest.fixture
+def side(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """`side(*listeners)`. The handler of SIGTERM is put back: the child's side ignores the signal."""
+    made: list[Side] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def make(*listeners: Callable[[Any], None]) -> Side:
+        made.append(Side(monkeypatch, *listeners))
+        return made[-1]
+
+    yield make
+    signal.signal(signal.SIGTERM, before)
+    for each in made:
+        for end in each.sockets:
+            end.close()
+
+
+class _NeverBlocks:
+    """A socket that has no more to say when it has been read."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+
+    def setblocking(self, flag: bool) -> None:
+        assert flag
+
+    def recv(self, size: int) -> bytes:
+        return self._inner.recv(size)
+
+    def send(self, data: bytes) -> int:
+        return self._inner.send(data)
+
+
+def raises(event: Event) -> None:
+    raise ValueError("no room in the ledger")
+
+
+def test_each_failure_is_counted_and_the_last_error_kept(side: Make) -> None:
+    swarm = side(raises)
+
+    swarm.hear(3)
+
+    assert swarm.said == [
+        ListenerFailed("raises", "supervisor_warning", "ValueError: no room in the ledger", times) for times in (1, 2)
+    ]
+    [found] = swarm.findings()
+    assert (found["rule"], found["severity"], found["what"]) == (
+        "listener_fails",
+        "warning",
+        "the listener raises raises",
+    )
+    assert found["evidence"] == (
+        "3 times, last at supervisor_warning: ValueError: no room in the ledger (in the process that hears the supervisor's events)"
+    )
+
+
+def test_one_that_is_switched_off_is_said_to_be(side: Make) -> None:
+    swarm = side(raises)
+
+    swarm.hear(TRIES + 5)
+
+    assert [each for each in swarm.said if isinstance(each, ListenerSwitchedOff)] == [
+        ListenerSwitchedOff("raises", "supervisor_warning", "ValueError: no room in the ledger", TRIES)
+    ]
+    [found] = swarm.findings()
+    assert found["what"] == "the listener raises raises, and is called no more"
+    assert found["evidence"].startswith(f"{TRIES} times, ")
+
+
+def test_a_slow_one_is_said_to_be_slow(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    instants = iter([0.0, 2.5, 3.0, 3.0, 3.0])
+    swarm = side(lambda event: None)
+    swarm.process.hear(EVENT)  # it asks the clock, too
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: next(instants)))
+    swarm.take()
+
+    [found] = swarm.findings()
+    assert found["what"].endswith(" is too slow")
+    assert "it took 2.5 s" in found["evidence"]
+
+
+def test_one_that_does_not_return_is_named_while_it_does_not(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the last event for hours, so that no buffer is ever full."""
+    looks: list[list[dict[str, str]]] = []
+    now = [100.0]
+
+    def hangs(event: Event) -> None:
+        for seconds in (0.0, HANGS, 1.0):
+            now[0] += seconds
+            swarm.process.collect()
+            looks.append(swarm.findings())
+
+    swarm = side(hangs)
+    swarm.process.hear(EVENT)
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    swarm.take()
+
+    assert looks[:2] == [[], []]
+    [found] = looks[2]
+    assert found["what"].endswith("hangs does not return")
+    assert found["evidence"].startswith(f"It was called over supervisor_warning {HANGS + 1:.0f} s ago")
+    [after] = swarm.findings()
+    assert after["what"].endswith("hangs is too slow")
+
+
+def test_one_that_is_well_makes_no_finding(side: Make) -> None:
+    heard: list[Event] = []
+    swarm = side(heard.append)
+
+    swarm.hear(3)
+
+    assert heard == [EVENT] * 3
+    assert (swarm.said, swarm.findings()) == ([], [])
+
+
+def test_an_error_of_any_length_and_in_any_script_reaches_the_supervisor(side: Make) -> None:
+    """What is cut off in the middle of a message would be no JSON, and end the supervisor."""
+
+    def raises_a_book(event: Event) -> None:
+        raise ValueError("\u00e9\N{SNOWMAN}" * 9000)
+
+    swarm = side(raises_a_book)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.error.startswith("ValueError: \u00e9\N{SNOWMAN}")
+
+
+def test_events_that_nobody_takes_are_counted_each(side: Make) -> None:
+    """The supervisor goes on: it never waits for a listener."""
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    swarm.theirs.close()
+
+    for _ in range(3):
+        swarm.process.hear(EVENT)
+
+    assert [each.count for each in swarm.said if isinstance(each, ListenerFailed)] == [1, 2]
+    [found] = swarm.findings()
+    assert found["what"] == "listeners of the supervisor's events miss some of them"
+    assert found["evidence"].startswith("3 times, last at supervisor_warning: ")
+
+
+def test_the_death_of_their_process_is_said_and_an_end_that_is_meant_is_not(
+    side: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    swarm.exit = Exit(None, "SIGSEGV")
+    swarm.process.collect()
+
+    [died] = swarm.said
+    assert isinstance(died, ListenerFailed)
+    assert (died.listener, died.heard, died.count) == ("*", "supervisor_warning", 1)
+    assert "(SIGSEGV)" in died.error
+    assert "(SIGSEGV)" in swarm.findings()[0]["evidence"]
+
+    monkeypatch.setattr(listening, "_RESTART", 0.0)
+    again = side(raises)
+    again.process.hear(EVENT)
+    again.exit = Exit(0, None)
+    again.process.close()
+    again.process.collect()
+
+    assert again.said == []
+
+
+def test_names_and_events_that_are_made_up_do_not_fill_the_memory() -> None:
+    observed = Observed()
+    for number in range(2000):
+        observed.listener_failed(f"listener {number}", "a", "ValueError", 1, off=False)
+        observed.listener_failed("listener 0", f"event {number}", "ValueError: \n" + "x" * 1000, 1, off=False)
+
+    found = list(observed.findings())
+
+    assert len(found) == 500
+    assert max(len(each["evidence"]) for each in found) < 500
+
+
+def test_the_catalogue_has_what_this_test_says() -> None:
+    assert SupervisorWarning in events.OF_SUPERVISOR
+    assert json.loads(json.dumps(EVENT.facts())) == EVENT.facts()
