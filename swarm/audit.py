@@ -14,8 +14,9 @@ telling first:
     second_group     another group reads the same topic
     unknown          nothing of that is recorded
 
-A *gap* is a range that was passed over and never run by anybody: by a `seek`, by an `offset_reset`, in the hand of an at-most-once worker at
-its `crash`, or `unknown` where a worker has left no journal. What a filter skipped, what expired, dead letters, and offsets that hold no message
+A *gap* is a range that was passed over and never run by anybody: by a `seek`, by an `offset_reset`, by at-most-once, or `unknown` where a worker
+has left no journal. At-most-once commits before it runs: what a worker had in hand or had not begun yet is lost at its `crash`, and what it had
+not begun when the partition was taken at a `rebalance`. What a filter skipped, what expired, dead letters, and offsets that hold no message
 are none: an assignment that goes on behind them, or commits behind them, is done with them.
 """
 
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
-from swarm.journal_reader import Assignment, Committed, Happened, History, Key, Process, Run
+from swarm.journal_reader import Ahead, Assignment, Committed, Happened, History, Key, Process, Run
 from swarm.letters import Span
 
 Cause = Literal[
@@ -43,6 +44,8 @@ Cause = Literal[
     "unknown",
 ]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
+LAWFUL_GAPS: Final = frozenset({"seek", "crash", "rebalance"})
+"""A handler asked for the first; the others are only found where `delivery="at_most_once"` allows them."""
 OF_MEMBERSHIP: Final = frozenset(
     {
         "UNKNOWN_MEMBER_ID",
@@ -143,9 +146,9 @@ class Report:
 
     @property
     def unexplained(self) -> int:
-        """Duplicates without a cause, and gaps that no handler asked for."""
+        """Duplicates without a cause, and gaps that neither a handler nor at-most-once allows."""
         unknown = sum(1 for each in self.duplicates if each.cause == "unknown")
-        return unknown + sum(1 for each in self.gaps if each.cause != "seek")
+        return unknown + sum(1 for each in self.gaps if each.cause not in LAWFUL_GAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +453,7 @@ class _Partition:
     # -- never -------------------------------------------------------------------------------------------------------
 
     def gaps(self, horizon: float) -> list[Finding]:
-        found = [*self._jumps(), *self._forward_starts(horizon), *self._dropped_in_hand()]
+        found = [*self._jumps(), *self._forward_starts(horizon), *self._dropped_in_hand(), *self._never_begun()]
         covered = sorted((piece.run.start, piece.run.end) for piece in self.pieces if not _torn(piece))
         return [
             replace(gap, first_offset=start, last_offset=end - 1)
@@ -486,7 +489,7 @@ class _Partition:
     def _forward_starts(self, horizon: float) -> Iterator[Finding]:
         """Assignments that begin behind everything that was run or committed before."""
         reach, known_at = None, 0.0
-        for lane in self.lanes:
+        for number, lane in enumerate(self.lanes):
             if reach is not None and lane.start > reach and known_at >= horizon:
                 why = (
                     f"{lane.process} got the partition at {moment(lane.since)} and began at {lane.start}, although nobody in these "
@@ -504,6 +507,9 @@ class _Partition:
                     yield self._gap(reach, lane.start, "offset_reset", why, lane.since, lane)
             ends = [lane.start, *(run.end for run in lane.runs), *(commit.offset for commit in lane.commits)]
             ends += [fact.data["to"] for fact in lane.named("moved")]
+            ahead = self._committed_ahead(number)
+            if ahead is not None:
+                ends.append(ahead.offset)
             reach = max([reach or 0, *ends])
             known_at = max([known_at, lane.since, *(run.ended_at for run in lane.runs)])
 
@@ -535,7 +541,42 @@ class _Partition:
                 heir = self.lanes[number + 1]
                 if heir.start >= run.end:
                     why = f"at-most-once: {lane.process} had them in hand when it ended ({_ending(lane.process)})"
-                    yield self._gap(run.start, run.end, "crash", why, heir.since, heir)
+                    ahead = lane.ahead  # knows the first message; a run goes on over what was skipped before it
+                    known = ahead is not None and run.start <= ahead.start < run.end <= ahead.end
+                    start = ahead.start if ahead is not None and known else run.start
+                    yield self._gap(start, run.end, "crash", why, heir.since, heir)
+
+    def _never_begun(self) -> Iterator[Finding]:
+        """At-most-once: what was committed before its run, which did not begin."""
+        for number, lane in enumerate(self.lanes):
+            ahead = self._committed_ahead(number)
+            if ahead is None:
+                continue
+            # A lane runs in order: what is below the newest that was begun since was begun, too, or skipped.
+            begun = max((run.end for run in lane.runs if run.ended_at >= ahead.at), default=ahead.start)
+            if begun >= ahead.end:
+                continue
+            process, released, heir = lane.process, lane.released, self.lanes[number + 1]
+            answered = any(commit.at >= ahead.at and commit.offset >= ahead.offset for commit in lane.commits)
+            sent = (
+                f"committed {ahead.offset}" if answered else f"sent the commit of {ahead.offset}, and heard no answer,"
+            )
+            why = f"at-most-once: {process} had {sent} at {moment(ahead.at)}, before their run"
+            cause: Cause = "crash" if released is None else "rebalance"
+            if released is not None:
+                why = f"at-most-once: {process} let go of the partition at {moment(released.at)}: it had {sent} before their run"
+            elif process.exit is None:
+                why += f", and never began it ({_ending(process)})"
+            else:
+                why += f", and ended before it began that: {_ending(process)} at {moment(process.exit.at)}"
+            yield self._gap(max(ahead.start, begun), ahead.end, cause, why, heir.since, heir)
+
+    def _committed_ahead(self, number: int) -> Ahead | None:
+        """At-most-once: what an assignment committed last before its run, where the broker took that: the next one went on behind it."""
+        ahead = self.lanes[number].ahead
+        if ahead is None or number + 1 >= len(self.lanes) or self.lanes[number + 1].start < ahead.offset:
+            return None
+        return ahead
 
 
 def _torn(piece: _Piece) -> bool:

@@ -63,6 +63,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """At-most-once: messages [start, end) were to run as soon as the broker would hold `offset`, which was sent at `at`."""
+
+    start: int
+    end: int
+    offset: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """A fact, in its place among the others of its process. `what`: begun, moved, released, commit_failed, partition_paused,
     message_dead_lettered, message_dropped, topic_recreated, client_error, client_rebuilt, seat_contested, revocation_given_up, …"""
@@ -89,6 +99,8 @@ class Assignment:
     runs: list[Run] = field(default_factory=list)
     commits: list[Committed] = field(default_factory=list)
     facts: list[Happened] = field(default_factory=list)
+    ahead: Ahead | None = None
+    """What it committed last before the run."""
 
     @property
     def key(self) -> Key:
@@ -269,6 +281,10 @@ class _Writer:
             return  # its introduction was damaged, or dropped with an older segment
         if isinstance(record, form.Commit):
             lane.commits.append(Committed(record.offset, record.latest_at, record.at, self._order))
+            self._saw(record.latest_at)
+            return
+        if isinstance(record, form.Ahead):
+            lane.ahead = Ahead(record.first, record.end, record.offset, record.latest_at)
             self._saw(record.latest_at)
             return
         self._span(lane, record)

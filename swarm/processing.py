@@ -523,6 +523,8 @@ class Processor:
             return True
         before = lane.frontier
         lane.frontier = end
+        if lane.log is not None:  # a death from here on until the run begins leaves these to nobody
+            lane.log.committing(lane.batch[0].offset(), lane.batch[-1].offset() + 1, end)
         if lane.group.commit_now(lane):
             return True
         with self._dispatcher.lock:

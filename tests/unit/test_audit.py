@@ -102,6 +102,12 @@ class Worker:
         self.log.failed(outcome, messages(start, end), attempt, "ValueError: no", 0.1)
         return self
 
+    def aims(self, start: int, end: int, target: int | None = None) -> Worker:
+        """At-most-once: commits these before it runs them."""
+        self.host.now += 0.01
+        self.log.committing(start, end, target or end)
+        return self
+
     def commits(self, offset: int) -> Worker:
         self.host.now += 0.01
         self.log.committed(offset)
@@ -412,14 +418,148 @@ def test_a_topic_made_again_has_other_messages(host: Host) -> None:
     assert told(ask(host)) == []
 
 
+def missed(report: Report) -> list[tuple[str, int, int]]:
+    return [(each.cause, each.first_offset, each.last_offset) for each in report.gaps]
+
+
+AT_MOST_ONCE = {"delivery": "at_most_once"}
+
+
 def test_what_at_most_once_had_in_hand_at_a_death_is_a_gap(host: Host) -> None:
-    """It was committed before, so nobody runs it again."""
-    host.worker(0).takes(0, delivery="at_most_once").commits(10).runs(0, 10).commits(20).begins(10, 20).dies()
-    host.worker(0).takes(20, delivery="at_most_once").runs(20, 30)
+    """It was committed before, so nobody runs it again: as promised, and so explained."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).commits(10).runs(0, 10).commits(20).begins(10, 20).dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).runs(20, 30)
 
     report = ask(host)
     assert told(report) == []
-    assert [(each.cause, each.first_offset, each.last_offset) for each in report.gaps] == [("crash", 10, 19)]
+    assert missed(report) == [("crash", 10, 19)]
+    assert report.unexplained == 0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_at_most_once_had_committed_and_not_begun_at_a_death_is_a_gap(host: Host, answered: bool) -> None:
+    """Also where the broker's answer was never heard: nobody but the one that died had set the offset forward."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10).aims(10, 20)
+    if answered:
+        one.commits(20)
+    one.dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).aims(20, 30).commits(30).runs(20, 30)
+
+    report = ask(host)
+    assert (told(report), missed(report), report.unexplained) == ([], [("crash", 10, 19)], 0)
+    said = report.gaps[0].evidence
+    had = "had committed 20" if answered else "had sent the commit of 20, and heard no answer"
+    for words in ("at-most-once: worker 0 of shop", had, "before their run", "killed (SIGKILL)", f"pid {one.pid}"):
+        assert words in said, words
+
+
+def test_what_at_most_once_had_not_committed_at_a_death_is_run_by_the_next_one(host: Host) -> None:
+    """The broker had not heard of it; and what somebody sets forward later is not the death's doing."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10).aims(10, 20).dies()
+    host.worker(0).takes(10, **AT_MOST_ONCE).aims(10, 15).commits(15).runs(10, 15).gives_up("shutdown").ends()
+    assert ask(host).gaps == ()
+
+    host.worker(0).takes(20, **AT_MOST_ONCE).aims(20, 30).commits(30).runs(20, 30)
+    report = ask(host)
+    assert (missed(report), report.unexplained) == ([("offset_reset", 15, 19)], 1)
+
+
+def test_of_at_most_once_only_what_was_never_begun_is_a_gap(host: Host) -> None:
+    """`each` may have begun a part of its batch; what was skipped at the end of it belongs to nobody; what was set forward from outside
+    is told apart."""
+    one = host.worker(0).takes(0, each=True, **AT_MOST_ONCE).aims(0, 10, 13).commits(13)
+    one.fails(0, 4).dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).runs(20, 30)
+
+    assert missed(ask(host)) == [("crash", 4, 9), ("offset_reset", 13, 19)]
+
+
+def test_what_at_most_once_skipped_is_no_gap_at_a_death(host: Host) -> None:
+    """It commits behind what a filter took out, too; no run was to come."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10, 12).commits(12).runs(0, 10).commits(30).dies()
+    host.worker(0).takes(30, **AT_MOST_ONCE).runs(30, 40)
+
+    assert ask(host).gaps == ()
+
+
+def test_what_at_most_once_had_committed_and_let_go_of_is_a_gap(host: Host) -> None:
+    """The partition was taken while the commit was under way. One that ran them all the same has lost nothing."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).gives_up(late=True)
+    host.worker(1).takes(10, **AT_MOST_ONCE).runs(10, 20)
+    report = ask(host)
+    assert (missed(report), report.unexplained) == ([("rebalance", 0, 9)], 0)
+    assert f"pid {one.pid}) let go of the partition" in report.gaps[0].evidence
+
+    one.runs(0, 10)
+    assert ask(host).gaps == ()
+
+
+def test_what_at_most_once_had_committed_after_a_seek_and_not_begun_is_a_gap(host: Host) -> None:
+    """What it had run before it went back does not count as begun again; but it was run, and is no gap either."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10)
+    one.hears(events.PartitionSought("shop", "orders", 0, 5)).commits(5).aims(5, 15).commits(15).dies()
+    host.worker(0).takes(15, **AT_MOST_ONCE).runs(15, 20)
+
+    assert missed(ask(host)) == [("crash", 10, 14)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happens_at_most_once_has_the_gaps_that_it_had(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Random histories of one partition: what was committed and never run by anybody, and nothing else, is a gap; no message is run twice."""
+    host = Host(tmp_path_factory.mktemp("random") / "journal")
+    host.says("swarm_started")
+    committed = 0
+    worker = host.worker(0).takes(0, **AT_MOST_ONCE)
+    lost: dict[int, str] = {}
+
+    def heir(cause: str, unrun: range) -> None:
+        nonlocal worker
+        lost.update(dict.fromkeys(unrun, cause))
+        worker = host.worker(0).takes(committed, **AT_MOST_ONCE)
+
+    for _ in range(data.draw(st.integers(3, 14))):
+        if data.draw(st.booleans()):
+            committed += data.draw(st.integers(0, 3))  # what a filter took out
+            worker.commits(committed)
+        start, end = committed, committed + data.draw(st.integers(1, 5))
+        match data.draw(
+            st.sampled_from(["run", "run", "dies unheard", "dies", "dies answered", "in hand", "revoke", "late"])
+        ):
+            case "run":
+                committed = end
+                worker.aims(start, end).commits(end).runs(start, end)
+            case "dies unheard":
+                worker.aims(start, end).dies()
+                committed = data.draw(st.sampled_from([start, end]))
+                heir("crash", range(start, committed))
+            case "dies answered":
+                committed = end
+                worker.aims(start, end).commits(end).dies()
+                heir("crash", range(start, end))
+            case "in hand":
+                committed = end
+                worker.aims(start, end).commits(end).begins(start, end).dies()
+                heir("crash", range(start, end))
+            case "dies":
+                worker.dies()
+                heir("", range(0))
+            case "revoke":
+                worker.gives_up().ends()
+                heir("", range(0))
+            case "late":
+                worker.aims(start, end).gives_up(late=True).ends()
+                committed = data.draw(st.sampled_from([start, end]))
+                heir("rebalance", range(start, committed))
+    worker.aims(committed, committed + 1).commits(committed + 1).runs(committed, committed + 1)
+
+    report = ask(host)
+    found = {n: each.cause for each in report.gaps for n in range(each.first_offset, each.last_offset + 1)}
+    assert found == lost
+    assert report.duplicates == ()
+    assert report.unexplained == 0
 
 
 def test_before_what_was_dropped_no_gap_is_seen(host: Host) -> None:
