@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
-from swarm.journal_reader import Ahead, Assignment, Committed, Happened, History, Key, Process, Run
+from swarm.journal_reader import Ahead, Assignment, Committed, Happened, History, Hole, Key, Process, Run
 from swarm.letters import Span
 
 Cause = Literal[
@@ -140,6 +140,8 @@ class Report:
     duplicates: tuple[Finding, ...] = ()
     gaps: tuple[Finding, ...] = ()
     troubles: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Parts of journals that are not there: no gap of their time is judged."""
     processes: int = 0
     partitions: int = 0
     messages: int = 0
@@ -179,10 +181,15 @@ def audit(history: History, wish: Wish = Wish()) -> Report:
         tuple(sorted((each for each in duplicates if wish.covers(each)), key=_place)),
         tuple(sorted((each for each in gaps if wish.covers(each)), key=_place)),
         tuple(history.troubles),
+        tuple(f"{_missing(hole)} ({hole.source}): no gap of that time is judged" for hole in history.holes),
         sum(1 for process in history.processes if process.worker is not None),
         len(wanted),
         sum(run.end - run.start if run.messages is None else run.messages for run in runs),
     )
+
+
+def _missing(hole: Hole) -> str:
+    return f"part of the journal of {hole} is missing, from {moment(hole.since)} to {moment(hole.until)}"
 
 
 def _place(finding: Finding) -> tuple[Any, ...]:
@@ -275,27 +282,36 @@ class _Partition:
                 yield start, end, *went_back
                 return
             if earlier.lane is later.lane:
-                yield start, end, *self._within(earlier, later)
+                yield start, end, *self._unless_missing(*self._within(earlier, later), earlier, later)
                 return
             set_back = self._set_back(earlier.lane, later.lane, start)
             if set_back is None:
                 middle = _died_after_refusal(earlier.lane, start, end)
-                yield start, middle, *self._between(earlier, later, start, middle)
+                why = self._between(earlier, later, start, middle)
+                yield start, middle, *self._unless_missing(*why, earlier, later)
                 start = middle
                 continue
             began, commit, holder = set_back
             middle = min(end, commit.offset)
-            yield (
-                start,
-                middle,
-                "offset_reset",
-                (
-                    f"the broker had confirmed {commit.offset} to {holder.process} at {moment(commit.at)}, and the group stood at "
-                    f"{began.start} when {began.process} got the partition at {moment(began.since)}: "
-                    "its offset was set back from outside, or the topic was made anew"
-                ),
+            text = (
+                f"the broker had confirmed {commit.offset} to {holder.process} at {moment(commit.at)}, and the group stood at "
+                f"{began.start} when {began.process} got the partition at {moment(began.since)}: "
+                "its offset was set back from outside, or the topic was made anew"
             )
+            yield start, middle, *self._unless_missing("offset_reset", text, earlier, later)
             start = middle
+
+    def _unless_missing(self, cause: Cause, why: str, earlier: _Piece, later: _Piece) -> tuple[Cause, str]:
+        """A cause that follows from what is not recorded, where that may only be missing, is unknown."""
+        recorded = cause in ("retry", "poll_exceeded", "commit_failed") or (
+            cause == "rebalance" and earlier.lane.released is not None
+        )
+        since, until = sorted((earlier.run.began_at, later.run.began_at))
+        for hole in self._history.holes:
+            concerned = cause == "offset_reset" or hole.is_of(earlier.lane.process) or hole.is_of(later.lane.process)
+            if not recorded and concerned and hole.meets(since, until):
+                return "unknown", f"{_missing(hole)}, and perhaps the cause with it"
+        return cause, why
 
     def _went_back(self, earlier: _Piece, later: _Piece, start: int) -> tuple[Cause, str] | None:
         for lane in self.lanes:
@@ -490,7 +506,8 @@ class _Partition:
         """Assignments that begin behind everything that was run or committed before."""
         reach, known_at = None, 0.0
         for number, lane in enumerate(self.lanes):
-            if reach is not None and lane.start > reach and known_at >= horizon:
+            judged = known_at >= horizon and not self._is_missing(known_at, lane.since)
+            if reach is not None and lane.start > reach and judged:
                 why = (
                     f"{lane.process} got the partition at {moment(lane.since)} and began at {lane.start}, although nobody in these "
                     f"journals had processed or committed more than {reach}: "
@@ -512,6 +529,13 @@ class _Partition:
                 ends.append(ahead.offset)
             reach = max([reach or 0, *ends])
             known_at = max([known_at, lane.since, *(run.ended_at for run in lane.runs)])
+
+    def _is_missing(self, since: float, until: float, process: Process | None = None) -> bool:
+        """Whether a part of a worker's journal of this time is not there. process: of its worker's, else of anybody's."""
+        return any(
+            hole.meets(since, until) and (hole.worker is not None if process is None else hole.is_of(process))
+            for hole in self._history.holes
+        )
 
     def _unheard(self, since: float, until: float) -> str:
         """A worker of whom its supervisor says that it worked meanwhile and ended in good order, and who has left no word here.
@@ -539,7 +563,7 @@ class _Partition:
                 if not _torn(_Piece(run, lane)) or lane.released is not None or number + 1 >= len(self.lanes):
                     continue
                 heir = self.lanes[number + 1]
-                if heir.start >= run.end:
+                if heir.start >= run.end and not self._is_missing(run.began_at, heir.since, lane.process):
                     why = f"at-most-once: {lane.process} had them in hand when it ended ({_ending(lane.process)})"
                     ahead = lane.ahead  # knows the first message; a run goes on over what was skipped before it
                     known = ahead is not None and run.start <= ahead.start < run.end <= ahead.end
@@ -576,7 +600,8 @@ class _Partition:
         ahead = self.lanes[number].ahead
         if ahead is None or number + 1 >= len(self.lanes) or self.lanes[number + 1].start < ahead.offset:
             return None
-        return ahead
+        heir = self.lanes[number + 1]
+        return None if self._is_missing(ahead.at, heir.since, self.lanes[number].process) else ahead
 
 
 def _torn(piece: _Piece) -> bool:

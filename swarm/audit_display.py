@@ -24,6 +24,7 @@ def plain(report: Report) -> str:
         parts.append("Causes: " + ", ".join(f"{cause} {count}" for cause, count in causes.most_common()))
     if report.unexplained:
         parts.append(f"{report.unexplained} of them unexplained.")
+    parts += [f"{part[0].upper()}{part[1:]}." for part in report.missing]
     parts += [f"Passed over: {trouble}" for trouble in report.troubles]
     return "\n".join(parts)
 

@@ -4,6 +4,7 @@
         .processes    each with its `assignments`; each of those with its `runs`, `commits`, `moves` and `facts`
         .deeds        what supervisors said of their workers: started, killed, exited
         .troubles     files that were passed over, and why: for people
+        .holes        parts of a writer's journal that are not there, although there is something before and behind them
 
 All instants are seconds since the epoch, by the clock of the host that wrote them. Offsets named `first`, `last` are those of messages;
 `start`, `end`, `offset` are next offsets: ranges are half open, [start, end).
@@ -151,6 +152,29 @@ class Process:
         return f"{who} of {self.name} on {self.host} (pid {self.pid})"
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Segments that are missing, or cannot be read, in the middle of a writer's journal: nobody knows what it did from `since` until `until`."""
+
+    source: str
+    """The journal's directory."""
+    worker: int | None
+    """None: a supervisor's."""
+    since: float
+    until: float
+
+    def meets(self, since: float, until: float) -> bool:
+        """Whether anything of it lies between these instants."""
+        return self.since <= until and since <= self.until
+
+    def is_of(self, process: Process) -> bool:
+        """Whether this process may have written it."""
+        return (self.source, self.worker) == (process.source, process.worker)
+
+    def __str__(self) -> str:
+        return "the supervisor" if self.worker is None else f"worker {self.worker}"
+
+
 @dataclass(slots=True)
 class History:
     """All that the journals say."""
@@ -159,6 +183,7 @@ class History:
     deeds: list[tuple[str, Happened]] = field(default_factory=list)
     """Of supervisors: the journal's directory, and what happened."""
     troubles: list[str] = field(default_factory=list)
+    holes: list[Hole] = field(default_factory=list)
     horizons: dict[str, float] = field(default_factory=dict)
     """By directory: before this instant, records of some worker were dropped for size or age, or could not be written."""
 
@@ -235,9 +260,11 @@ class _Writer:
         self._lanes: dict[int, Assignment] = {}
         self._pending: dict[int, tuple[Happened, list[tuple[int, int]]]] = {}
         self._order = 0
+        self._newest = 0.0
+        """When the newest record so far was begun."""
 
     def take(self, segments: list[Path]) -> None:
-        first = True
+        expected = 0
         for path in segments:
             data = _load(path)
             if isinstance(data, str):
@@ -248,9 +275,9 @@ class _Writer:
             except form.Unreadable as error:
                 self._trouble(path, str(error))
                 continue
-            if first and header.serial > 0:
-                self._blind_before(header.created)
-            first = False
+            if header.serial > expected:
+                self._missed(header.created, at_first=not expected)
+            expected = header.serial + 1
             damaged = 0
             for record in form.read_records(data, header):
                 if record is None:
@@ -264,6 +291,15 @@ class _Writer:
                 self._trouble(path, f"damaged in {damaged} places: what stood there is passed over")
         self._leave()
 
+    def _missed(self, until: float, *, at_first: bool) -> None:
+        """There are segments before this one that nobody can read any more. What was dropped for its size is the oldest."""
+        if at_first:
+            self._blind_before(until)
+            return
+        number = self._writer.rpartition("-")[2]
+        worker = int(number) if number.isdigit() else None
+        self._history.holes.append(Hole(self._source, worker, min(self._newest, until), until))
+
     def _trouble(self, path: Path, why: str) -> None:
         self._history.troubles.append(f"{path}: {why}")
 
@@ -273,6 +309,7 @@ class _Writer:
 
     def _feed(self, record: form.Record) -> None:
         self._order += 1
+        self._newest = max(self._newest, record.at)
         if isinstance(record, form.Fact):
             self._fact(record)
             return

@@ -106,6 +106,7 @@ def audit(
                 "partitions": report.partitions,
                 "processes": report.processes,
                 "troubles": list(report.troubles),
+                "missing": list(report.missing),
             }
         )
     else:

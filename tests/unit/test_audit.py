@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from swarm import events
 from swarm.audit import CAUSES, Report, Wish, audit
 from swarm.audit_content import Repeat, Written, content_of, repeats
+from swarm.audit_display import plain
 from swarm.bus import Bus
 from swarm.journal import GRAIN, Journal, LaneLog
 from swarm.journal_reader import read
@@ -574,6 +577,96 @@ def test_before_what_was_dropped_no_gap_is_seen(host: Host) -> None:
     worker.takes(500).runs(500, 600)
 
     assert ask(host).gaps == ()
+
+
+class Segments:
+    """The files of one worker's journal, of which one in the middle gets lost."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def turn(self) -> None:
+        """What comes now stands in a new file."""
+        before = self.files()
+        while self.files() == before:
+            self.worker.host.now += 1
+            self.worker.journal.fact("noise", text="x" * 500)
+
+    def files(self) -> list[Path]:
+        return sorted(self.worker.host.directory.glob(f"worker-{self.worker.index:04d}-*.seg"))
+
+    def lose(self, number: int, how: str = "deleted") -> None:
+        path = self.files()[number]
+        if how == "deleted":
+            path.unlink()
+        else:  # the page with the header came back empty
+            path.write_bytes(bytes(4096) + path.read_bytes()[4096:])
+
+
+@pytest.mark.parametrize("how", ["deleted", "empty"])
+def test_of_the_time_of_a_journal_that_is_missing_in_the_middle_no_gap_is_judged(host: Host, how: str) -> None:
+    """It says whose part it is, from when to when. Whatever comes after that is judged as ever."""
+    one = host.worker(2).takes(0).runs(0, 10).commits(10).gives_up()
+    segments = Segments(one)
+    segments.turn()
+    began = host.now
+    one.takes(10).runs(10, 50).commits(50).gives_up()
+    segments.turn()
+    ended = host.now
+    one.takes(50).runs(50, 60).commits(60).gives_up()
+    assert (ask(host).gaps, ask(host).missing) == ((), ())
+
+    segments.lose(1, how)
+    report = ask(host)
+    assert (report.gaps, told(report), report.unexplained) == ((), [], 0)
+    (said,) = report.missing
+    assert "part of the journal of worker 2 is missing, from " in said
+    since, until = (datetime.datetime.fromisoformat(part).timestamp() for part in re.findall(r"20\S+Z", said))
+    assert (since, until) == (pytest.approx(began, abs=1.1), pytest.approx(ended, abs=1.1))
+    assert str(host.directory) in said
+    assert len(report.troubles) == (0 if how == "deleted" else 1)
+    assert "\nPart of the journal of worker 2 is missing, from " in plain(report)
+
+    host.worker(1).takes(80).runs(80, 90)
+    assert [(each.cause, each.first_offset, each.last_offset) for each in ask(host).gaps] == [("offset_reset", 60, 79)]
+
+
+def test_a_cause_that_may_be_missing_with_a_part_of_the_journal_is_not_guessed(host: Host) -> None:
+    """Without that part it would look like a crash. What stands in the rest is a cause as ever."""
+    one = host.worker(0).takes(0).fails(0, 5).runs(0, 10, 2)
+    segments = Segments(one)
+    segments.turn()
+    one.gives_up("lost")
+    segments.turn()
+    one.takes(0, partition=1).dies()
+    host.worker(1).takes(0).runs(0, 10)
+    assert told(ask(host)) == [("retry", 0, 4), ("rebalance", 0, 9)]
+
+    segments.lose(1)
+    report = ask(host)
+    assert told(report) == [("retry", 0, 4), ("unknown", 0, 9)]
+    said = report.duplicates[1].evidence
+    assert said.startswith("part of the journal of worker 0 is missing, from "), said
+    assert "and perhaps the cause with it" in said
+    assert "SIGKILL" not in said
+    assert report.unexplained == 1
+
+
+def test_what_at_most_once_may_have_run_in_a_part_that_is_missing_is_no_gap(host: Host) -> None:
+    """What it had committed, and what it had in hand, before that part."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10)
+    segments = Segments(one)
+    segments.turn()
+    one.runs(0, 10)
+    segments.turn()
+    one.fails(10, 12)
+    one.dies()
+    host.worker(1).takes(12, **AT_MOST_ONCE).runs(12, 20)
+    assert ask(host).gaps == ()
+
+    segments.lose(1)
+    report = ask(host)
+    assert (report.gaps, len(report.missing)) == ((), 1)
 
 
 def test_a_wish_chooses_by_place_and_time(host: Host) -> None:
