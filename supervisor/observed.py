@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from swarm.wording import counted, plural
+
 _TOOK: Final = ": it took "
 """How `swarm.bus` says that a single listener was slow."""
 MOST: Final = 500
@@ -32,7 +34,7 @@ class Observed:
             count = sum(int(each["count"]) for each in by_worker.values())
             example = str(next(iter(by_worker.values()))["example"])
             workers = ", ".join(map(str, sorted(by_worker)))
-            who = f"worker{'s' if len(by_worker) > 1 else ''} {workers}"
+            who = f"{plural(len(by_worker), 'worker')} {workers}"
             if kind == "threads":
                 yield {
                     "rule": "handler_leaves_threads",
@@ -57,5 +59,5 @@ class Observed:
                     "fix": "Do less in a listener: count, and send elsewhere."
                     if slow
                     else "Mend it; the log shows listener_failed.",
-                    "evidence": f"{count} times, last {example} ({who})",
+                    "evidence": f"{counted(count, 'time')}, last {example} ({who})",
                 }

@@ -30,6 +30,7 @@ from typing import Any, Final, Literal, get_args
 
 from swarm.journal_reader import Ahead, Assignment, Committed, Happened, History, Hole, Key, Process, Run
 from swarm.letters import Span
+from swarm.wording import counted
 
 Cause = Literal[
     "retry",
@@ -753,7 +754,7 @@ def _told(finding: Finding, former: Assignment, heir: Assignment, times: int) ->
     if former is heir:
         second = f"and by the same assignment at {again['began_at']} (attempt {again['attempt']}, {_OUTCOMES[again['outcome']]})"
         if times > 1:
-            second += f", {times} times more in all"
+            second += f", {counted(times, 'time')} more in all"
     else:
         second = (
             f"and again at {again['began_at']} by {heir.process}, which got the partition at {moment(heir.since)} "

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 
 from swarm.audit import Finding, Report
+from swarm.wording import counted
 
 WIDTH = 120
 
@@ -13,7 +14,8 @@ WIDTH = 120
 def plain(report: Report) -> str:
     """The whole answer."""
     looked = (
-        f"{report.messages:,} messages of {report.partitions} partitions, processed by {report.processes} processes"
+        f"{counted(report.messages, 'message')} of {counted(report.partitions, 'partition')}, "
+        f"processed by {counted(report.processes, 'process', 'processes')}"
     )
     parts = [f"{_count(len(report.duplicates), 'duplicate')}, {_count(len(report.gaps), 'gap')} in {looked}"]
     for title, findings in (("duplicate", report.duplicates), ("gap", report.gaps)):
@@ -40,4 +42,4 @@ def _finding(title: str, finding: Finding) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+    return counted(number, noun) if number else f"no {noun}s"

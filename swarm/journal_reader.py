@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from swarm import journal_format as form
 from swarm.journal_store import journal_dir, name_of
+from swarm.wording import counted
 
 Outcome = Literal["done", "failed", "aborted", "in_hand"]
 """Of a run: `in_hand` was begun, and nobody heard how it ended: it runs now, or its process ended with it."""
@@ -288,7 +289,7 @@ class _Writer:
                 except (KeyError, TypeError, ValueError, AttributeError):
                     damaged += 1
             if damaged:
-                self._trouble(path, f"damaged in {damaged} places: what stood there is passed over")
+                self._trouble(path, f"damaged in {counted(damaged, 'place')}: what stood there is passed over")
         self._leave()
 
     def _missed(self, until: float, *, at_first: bool) -> None:

@@ -32,6 +32,7 @@ from swarm.plan import Decision
 from swarm.scoreboard import ABORTED, DEAD_LETTERS, ERRORS, RETRIES, SKIPPED
 from swarm.transactions import Aborted, Transaction, Undecided
 from swarm.virtual import Division, Slice
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.journal import LaneLog
@@ -488,7 +489,7 @@ class Processor:
             lane.put_back(lane.batch)
             lane.batch = []
             if not lane.closing:
-                lane.aside.append(Aside(message, f"it killed its process {deaths} times", deaths))
+                lane.aside.append(Aside(message, f"it killed its process {counted(deaths, 'time')}", deaths))
 
     def _hold(self, lane: Lane, deaths: int) -> None:
         """Let the lane's message wait, and say so."""

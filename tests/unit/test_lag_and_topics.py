@@ -105,7 +105,7 @@ def test_topics_are_summed_up_and_what_is_wrong_is_said() -> None:
     assert (orders["under_replicated"], orders["leaderless"], orders["read_by"]) == (1, 1, ["shop"])
     assert (log["messages"], log["retention_ms"], log["dead_letters"]) == (None, None, True)
     assert "compacted, 7 days" in text
-    assert "1 of 2 partitions have replicas that are not in sync" in text
+    assert "1 of 2 partitions has replicas that are not in sync" in text
     assert "there is no topic gone" in text
 
 

@@ -329,7 +329,7 @@ def test_a_repetition_whose_record_is_damaged_is_unknown(
     answer = daemon.audit()
     assert (told(answer), answer["gaps"]) == ([(orders, "unknown", 5, 8)], [])
     assert "nothing is recorded between them" in answer["duplicates"][0]["evidence"]
-    assert answer["troubles"] == [f"{segment}: damaged in 1 places: what stood there is passed over"]
+    assert answer["troubles"] == [f"{segment}: damaged in 1 place: what stood there is passed over"]
     assert (answer["unexplained"], answer["exit"]) == (1, 1)
 
 
