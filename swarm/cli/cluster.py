@@ -228,8 +228,9 @@ def peek(
     JSON, text and headers, and so are the secrets of [kafka]; a message may hold others that nobody can tell.
     """
     from swarm import peeking
+    from swarm.admin import Cluster
     from swarm.cli import cluster_display
-    from swarm.client import TopicReader
+    from swarm.client import TopicReader, common_properties
     from swarm.redaction import Redaction
 
     if sum(each is not None for each in (offset, since, last)) > 1:
@@ -254,10 +255,18 @@ def peek(
         ) as reader,
         _readable(kafka, topic, lambda: reader.last_error),
     ):
-        found = peeking.look(reader, topic, wish, stable=stable)
+
+        def withheld(partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+            if not stable:
+                return {}
+            with contextlib.closing(Cluster(common_properties(kafka))) as cluster:
+                return peeking.held_back(cluster, topic, partitions)
+
+        found = peeking.look(reader, topic, wish, stable=stable, withheld=withheld)
     redaction = Redaction(kafka)
     messages = [peeking.shown(record, redaction, deserializer) for record in found.records]
-    answer = {"topic": topic, "messages": messages, "notes": found.notes}
+    hidden = sum(end - start for start, end in found.withheld.values())
+    answer = {"topic": topic, "messages": messages, "notes": found.notes, "withheld": hidden}
     if as_json:
         dump(answer)
         return 0
