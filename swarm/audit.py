@@ -143,6 +143,10 @@ class Report:
     troubles: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Parts of journals that are not there: no gap of their time is judged."""
+    daemons: tuple[str, ...] = ()
+    """Whose journals these are: what others have done is not known."""
+    groups: tuple[str, ...] = ()
+    """Whose partitions were looked at."""
     processes: int = 0
     partitions: int = 0
     messages: int = 0
@@ -183,9 +187,11 @@ def audit(history: History, wish: Wish = Wish()) -> Report:
         tuple(sorted((each for each in gaps if wish.covers(each)), key=_place)),
         tuple(history.troubles),
         tuple(f"{_missing(hole)} ({hole.source}): no gap of that time is judged" for hole in history.holes),
-        sum(1 for process in history.processes if process.worker is not None),
-        len(wanted),
-        sum(run.end - run.start if run.messages is None else run.messages for run in runs),
+        daemons=tuple(sorted({f"{process.name} on {process.host}" for process in history.processes})),
+        groups=tuple(sorted({group for group, _, _ in wanted})),
+        processes=sum(1 for process in history.processes if process.worker is not None),
+        partitions=len(wanted),
+        messages=sum(run.end - run.start if run.messages is None else run.messages for run in runs),
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 
 from swarm.audit import Finding, Report
-from swarm.wording import counted
+from swarm.wording import counted, plural
 
 WIDTH = 120
+MOST_NAMES = 8
+"""Daemons, or groups, that are named."""
 
 
 def plain(report: Report) -> str:
@@ -18,6 +21,10 @@ def plain(report: Report) -> str:
         f"processed by {counted(report.processes, 'process', 'processes')}"
     )
     parts = [f"{_count(len(report.duplicates), 'duplicate')}, {_count(len(report.gaps), 'gap')} in {looked}"]
+    if report.daemons:
+        groups = f"; {plural(len(report.groups), 'group')} {_some(report.groups)}" if report.groups else ""
+        others = "What other daemons have done is in their journals (--journal)."
+        parts.append(f"Looked at: {_some(report.daemons)}{groups}. {others}")
     for title, findings in (("duplicate", report.duplicates), ("gap", report.gaps)):
         for finding in findings:
             parts.append(_finding(title, finding))
@@ -39,6 +46,11 @@ def _finding(title: str, finding: Finding) -> str:
         finding.evidence, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False
     )
     return f"{head}\n{body}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int, noun: str) -> str:

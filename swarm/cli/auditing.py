@@ -107,6 +107,8 @@ def audit(
                 "processes": report.processes,
                 "troubles": list(report.troubles),
                 "missing": list(report.missing),
+                "daemons": list(report.daemons),
+                "groups": list(report.groups),
             }
         )
     else:

@@ -369,6 +369,24 @@ def test_another_group_on_the_topic_is_told(tmp_path: Path) -> None:
     ]
     assert "daemon shop on shop" in report.duplicates[0].evidence
     assert ask(one, two, wish=Wish(groups=frozenset({"shop"}))).duplicates == ()
+    assert plain(report).splitlines()[1].startswith("Looked at: shop on shop, stock on stock; groups shop, stock. ")
+
+
+def test_it_says_whose_journals_it_has_looked_at(tmp_path: Path) -> None:
+    """Of one of two daemons it cannot know what the other one's group has processed."""
+    one, two = Host(tmp_path / "one", "shop"), Host(tmp_path / "two", "stock")
+    one.says("swarm_started")
+    one.worker().takes(0).runs(0, 10)
+    one.worker(1).takes(0, partition=1).runs(0, 10)
+    two.worker().takes(5, group="stock").runs(5, 20)
+
+    report = ask(one)
+    assert (report.daemons, report.groups) == (("shop on shop",), ("shop",))
+    assert plain(report).splitlines()[1] == (
+        "Looked at: shop on shop; group shop. What other daemons have done is in their journals (--journal)."
+    )
+    assert (ask(one, two).daemons, ask(one, two).groups) == (("shop on shop", "stock on stock"), ("shop", "stock"))
+    assert ask(one, two, wish=Wish(groups=frozenset({"stock"}))).groups == ("stock",)
 
 
 def test_hosts_that_share_a_group_are_looked_at_together(tmp_path: Path) -> None:

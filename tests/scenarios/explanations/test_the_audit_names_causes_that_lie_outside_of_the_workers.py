@@ -192,6 +192,7 @@ def test_two_daemons_of_two_groups_are_seen_over_both_journals(
     for daemon in (shop, stock):
         alone = daemon.audit()
         assert (alone["duplicates"], alone["gaps"], alone["messages"], alone["exit"]) == ([], [], 20, 0)
+        assert alone["groups"] == [daemon.group], "it says whose journal that is"
     answer = shop.audit(*shop.journal, *stock.journal)
     assert told(answer) == [(orders, "second_group", 0, 9)] * 2
     for repeated in answer["duplicates"]:
