@@ -111,9 +111,13 @@ def test_what_at_most_once_had_committed_and_not_begun_when_it_was_killed_is_a_g
     (worker,) = daemon.workers()
     proxy.mute()
     (daemon.folder / "go").touch()
-    daemon.wait_for(lambda: len(broker.committed(daemon.group)) == 2, what="the broker to hold both commits")
+
+    def both() -> dict[tuple[str, int], int] | None:
+        offsets = broker.committed(daemon.group)  # where the group begins is committed, too
+        return offsets if all(offsets.get((orders, partition)) for partition in range(2)) else None
+
+    held = daemon.wait_for(both, what="the broker to hold both commits")
     os.kill(worker["pid"], signal.SIGKILL)
-    held = broker.committed(daemon.group)
     proxy.cut()
     proxy.heal()
     for partition in range(2):
