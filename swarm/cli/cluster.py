@@ -79,7 +79,7 @@ def lag(
     from swarm import lag as behind
     from swarm.admin import Cluster
     from swarm.cli import cluster_display
-    from swarm.client import TopicReader, common_properties
+    from swarm.client import Onlooker, TopicReader, common_properties
 
     loaded = load(config, overrides, app=app, require_app=False)
     subscribed = {} if groups and loaded.settings.swarm.app is None else _subscribed(loaded)[0]
@@ -93,10 +93,18 @@ def lag(
         contextlib.closing(
             TopicReader(kafka, "", next(iter(subscribed)), everything=not stable, thrifty=True)
         ) as reader,
+        contextlib.ExitStack() as stack,
     ):
+        onlookers: dict[str, Onlooker] = {}
+
+        def onlooker(group: str) -> Onlooker:
+            if group not in onlookers:
+                onlookers[group] = stack.enter_context(contextlib.closing(Onlooker(kafka, group)))
+            return onlookers[group]
+
         while True:
             with _readable(kafka, "lag", lambda: cluster.last_error):
-                facts = behind.gather(cluster, reader, subscribed, stable=stable)
+                facts = behind.gather(cluster, reader, onlooker, subscribed, stable=stable)
             answer = _lag_answer(facts, topics)
             if as_json:
                 dump(answer, indent=None if watch else 2)
