@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.wording import plural
+
 if TYPE_CHECKING:
     from swarm.admin import Cluster
     from swarm.client import Onlooker, TopicReader
@@ -91,7 +93,7 @@ def _note(committed: int | None, first: int | None, end: int | None, hidden: int
     if committed > end:
         return f"{committed - end} beyond the end: the topic was made anew, or has lost its end"
     if first is not None and committed < first:
-        return f"{first - committed} of it are gone (retention)"
+        return f"{first - committed} of it {plural(first - committed, 'is', 'are')} gone (retention)"
     if hidden:
         return f"{hidden} more behind an open transaction"
     return None

@@ -55,6 +55,7 @@ def test_what_is_gone_or_beyond_the_end_is_said() -> None:
     found = rows(facts({0: 3, 1: 20}, {0: 9, 1: 9}, first={0: 5, 1: 0}, partitions=2), NOW)
 
     assert found[0]["note"] == "2 of it are gone (retention)"
+    assert rows(facts({0: 4}, {0: 9}, first={0: 5}, partitions=1), NOW)[0]["note"] == "1 of it is gone (retention)"
     assert found[1]["note"].startswith("11 beyond the end")
     assert found[1]["lag"] == 0
 
