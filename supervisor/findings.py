@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from swarm.supervisor.waiting import is_up
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.supervisor.loop import Supervisor
@@ -50,7 +51,7 @@ def _contested(supervisor: Supervisor, worker: Worker) -> Iterator[Finding]:
                 "what": f"another process uses the group.instance.id {seat} in the group {group.group}",
                 "cause": f"Most likely a second daemon runs with the name {swarm.name} and the host {swarm.host}.",
                 "fix": "Give one of the two another swarm.name or swarm.host, or stop it.",
-                "evidence": f"Worker {worker.index} met it {group.contested} times of late, and the supervisor has started "
+                "evidence": f"Worker {worker.index} met it {counted(group.contested, 'time')} of late, and the supervisor has started "
                 "no other process under this id.",
             }
 
@@ -69,5 +70,5 @@ def _crash_loop(supervisor: Supervisor, worker: Worker) -> Finding:
         "cause": f"Its last end: {last['reason']}: {last['detail']}.",
         "fix": "Mend what ends it, and swarmctl reload. Until then: swarmctl scale hands the partitions of the highest workers to the others, "
         "and swarmctl pause sets a topic aside; a seat is free when session.timeout.ms (45 s by default) has passed without it.",
-        "evidence": f"{worker.failures} deaths in a row, none of them after {supervisor.restart_policy.reset_after:g} s or more of life.",
+        "evidence": f"{counted(worker.failures, 'death')} in a row, none of them after {supervisor.restart_policy.reset_after:g} s or more of life.",
     }

@@ -77,6 +77,7 @@ from swarm.supervisor.status import groups_of, snapshot, state_of
 from swarm.supervisor.succession import Heritage, Rehearsal, fixed, succeed
 from swarm.supervisor.trend import History
 from swarm.supervisor.waiting import Answer, Waiting, is_up, under_way
+from swarm.wording import counted, plural
 
 if TYPE_CHECKING:
     from swarm.app import App
@@ -594,7 +595,9 @@ class Supervisor:
         try:
             self.scale(self.loaded.settings.swarm.workers)
         except OSError as error:
-            self._warn(f"there are still {self._wanted} workers, no more: {error.strerror}")
+            self._warn(
+                f"{plural(self._wanted, 'there is', 'there are')} still {counted(self._wanted, 'worker')}, no more: {error.strerror}"
+            )
         self.restart(None)
         for worker in self.workers:
             worker.failures = 0  # those of the old code
@@ -1065,13 +1068,15 @@ class Supervisor:
                 chosen = chosen_groups(self.app, self.loaded.settings.swarm) if self.app is not None else {}
                 for plan, beyond in missing_workers(chosen, count):
                     connection.refuse(
-                        f"scale: {plan.label} is placed on worker {beyond[-1]}, so {beyond[-1] + 1} workers are the fewest"
+                        f"scale: {plan.label} is placed on worker {beyond[-1]}, so {counted(beyond[-1] + 1, 'worker')} {plural(beyond[-1] + 1, 'is', 'are')} the fewest"
                     )
                     return
                 try:
                     self.scale(count)
                 except OSError as error:
-                    connection.refuse(f"scale: there is no room for {count} workers: {error.strerror} (ulimit -n?)")
+                    connection.refuse(
+                        f"scale: there is no room for {counted(count, 'worker')}: {error.strerror} (ulimit -n?)"
+                    )
                     return
                 self._wait_or_answer(request, connection, self._wait_for_scale(count))
             case "reload":
@@ -1178,7 +1183,7 @@ class Supervisor:
             setproctitle.setproctitle(title)
         running = sum(1 for worker in self.workers if worker.process is not None and worker.board.state == "running")
         restarts = sum(max(0, worker.restarts) for worker in self.workers)
-        said = f"{state}: {running} of {len(self.workers)} workers running, {restarts} restarts"
+        said = f"{state}: {running} of {counted(len(self.workers), 'worker')} running, {counted(restarts, 'restart')}"
         if said != self._said:
             self._said, changed = said, True
             self._notifier.send(f"STATUS={said}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from swarm.observations import LONGEST
+from swarm.wording import counted, plural
 
 _TOOK: Final = ": it took "
 """How `swarm.bus` says that a single listener was slow."""
@@ -59,7 +60,7 @@ class Observed:
             count = sum(int(each["count"]) for each in by_worker.values())
             example = str(next(iter(by_worker.values()))["example"])
             workers = ", ".join(map(str, sorted(by_worker)))
-            who = f"worker{'s' if len(by_worker) > 1 else ''} {workers}"
+            who = f"{plural(len(by_worker), 'worker')} {workers}"
             if kind == "threads":
                 yield {
                     "rule": "handler_leaves_threads",
@@ -72,7 +73,7 @@ class Observed:
                     "evidence": f"{count} of the jobs that were looked at left something behind, last a {example} ({who})",
                 }
             elif kind == "listener":
-                yield _listener(where, example, f"{count} times, last {example} ({who})")
+                yield _listener(where, example, f"{counted(count, 'time')}, last {example} ({who})")
         listener, heard, seconds = self._hangs
         if seconds:
             yield {
@@ -86,8 +87,9 @@ class Observed:
             }
         for listener, own in sorted(self._own.items()):
             count = sum(own.times.values())
-            times = f"{count} time{'s' if count > 1 else ''}"
-            evidence = f"{times}, last {own.example} (in the process that hears the supervisor's events)"
+            evidence = (
+                f"{counted(count, 'time')}, last {own.example} (in the process that hears the supervisor's events)"
+            )
             if listener == "*":
                 yield {
                     "rule": "listener_fails",

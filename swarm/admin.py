@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from confluent_kafka import (
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -163,13 +162,6 @@ class Cluster:
                 raise
             found[(place.topic, place.partition)] = (answer.offset, answer.timestamp)
         return found
-
-    def committed(self, group: str) -> dict[Place, int]:
-        """All offsets that the group has committed, whether somebody holds the partition or not. Needs Describe on the group."""
-        [future] = self._raw.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=LONG_PATIENCE
-        ).values()
-        return {(p.topic, p.partition): p.offset for p in future.result().topic_partitions if p.offset >= 0}
 
     def holders(self, group: str) -> tuple[str, dict[Place, str]]:
         """The group's state in Kafka's word, and who holds which partition: the member's static id, else its client's id and host."""

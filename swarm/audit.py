@@ -14,8 +14,9 @@ telling first:
     second_group     another group reads the same topic
     unknown          nothing of that is recorded
 
-A *gap* is a range that was passed over and never run by anybody: by a `seek`, by an `offset_reset`, in the hand of an at-most-once worker at
-its `crash`, or `unknown` where a worker has left no journal. What a filter skipped, what expired, dead letters, and offsets that hold no message
+A *gap* is a range that was passed over and never run by anybody: by a `seek`, by an `offset_reset`, by at-most-once, or `unknown` where a worker
+has left no journal. At-most-once commits before it runs: what a worker had in hand or had not begun yet is lost at its `crash`, and what it had
+not begun when the partition was taken at a `rebalance`. What a filter skipped, what expired, dead letters, and offsets that hold no message
 are none: an assignment that goes on behind them, or commits behind them, is done with them.
 """
 
@@ -27,8 +28,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
-from swarm.journal_reader import Assignment, Committed, Happened, History, Key, Process, Run
+from swarm.journal_reader import Ahead, Assignment, Committed, Happened, History, Hole, Key, Process, Run
 from swarm.letters import Span
+from swarm.wording import counted
 
 Cause = Literal[
     "retry",
@@ -43,6 +45,8 @@ Cause = Literal[
     "unknown",
 ]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
+LAWFUL_GAPS: Final = frozenset({"seek", "crash", "rebalance"})
+"""A handler asked for the first; the others are only found where `delivery="at_most_once"` allows them."""
 OF_MEMBERSHIP: Final = frozenset(
     {
         "UNKNOWN_MEMBER_ID",
@@ -137,15 +141,21 @@ class Report:
     duplicates: tuple[Finding, ...] = ()
     gaps: tuple[Finding, ...] = ()
     troubles: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Parts of journals that are not there: no gap of their time is judged."""
+    daemons: tuple[str, ...] = ()
+    """Whose journals these are: what others have done is not known."""
+    groups: tuple[str, ...] = ()
+    """Whose partitions were looked at."""
     processes: int = 0
     partitions: int = 0
     messages: int = 0
 
     @property
     def unexplained(self) -> int:
-        """Duplicates without a cause, and gaps that no handler asked for."""
+        """Duplicates without a cause, and gaps that neither a handler nor at-most-once allows."""
         unknown = sum(1 for each in self.duplicates if each.cause == "unknown")
-        return unknown + sum(1 for each in self.gaps if each.cause != "seek")
+        return unknown + sum(1 for each in self.gaps if each.cause not in LAWFUL_GAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +186,17 @@ def audit(history: History, wish: Wish = Wish()) -> Report:
         tuple(sorted((each for each in duplicates if wish.covers(each)), key=_place)),
         tuple(sorted((each for each in gaps if wish.covers(each)), key=_place)),
         tuple(history.troubles),
-        sum(1 for process in history.processes if process.worker is not None),
-        len(wanted),
-        sum(run.end - run.start if run.messages is None else run.messages for run in runs),
+        tuple(f"{_missing(hole)} ({hole.source}): no gap of that time is judged" for hole in history.holes),
+        daemons=tuple(sorted({f"{process.name} on {process.host}" for process in history.processes})),
+        groups=tuple(sorted({group for group, _, _ in wanted})),
+        processes=sum(1 for process in history.processes if process.worker is not None),
+        partitions=len(wanted),
+        messages=sum(run.end - run.start if run.messages is None else run.messages for run in runs),
     )
+
+
+def _missing(hole: Hole) -> str:
+    return f"part of the journal of {hole} is missing, from {moment(hole.since)} to {moment(hole.until)}"
 
 
 def _place(finding: Finding) -> tuple[Any, ...]:
@@ -272,27 +289,36 @@ class _Partition:
                 yield start, end, *went_back
                 return
             if earlier.lane is later.lane:
-                yield start, end, *self._within(earlier, later)
+                yield start, end, *self._unless_missing(*self._within(earlier, later), earlier, later)
                 return
             set_back = self._set_back(earlier.lane, later.lane, start)
             if set_back is None:
                 middle = _died_after_refusal(earlier.lane, start, end)
-                yield start, middle, *self._between(earlier, later, start, middle)
+                why = self._between(earlier, later, start, middle)
+                yield start, middle, *self._unless_missing(*why, earlier, later)
                 start = middle
                 continue
             began, commit, holder = set_back
             middle = min(end, commit.offset)
-            yield (
-                start,
-                middle,
-                "offset_reset",
-                (
-                    f"the broker had confirmed {commit.offset} to {holder.process} at {moment(commit.at)}, and the group stood at "
-                    f"{began.start} when {began.process} got the partition at {moment(began.since)}: "
-                    "its offset was set back from outside, or the topic was made anew"
-                ),
+            text = (
+                f"the broker had confirmed {commit.offset} to {holder.process} at {moment(commit.at)}, and the group stood at "
+                f"{began.start} when {began.process} got the partition at {moment(began.since)}: "
+                "its offset was set back from outside, or the topic was made anew"
             )
+            yield start, middle, *self._unless_missing("offset_reset", text, earlier, later)
             start = middle
+
+    def _unless_missing(self, cause: Cause, why: str, earlier: _Piece, later: _Piece) -> tuple[Cause, str]:
+        """A cause that follows from what is not recorded, where that may only be missing, is unknown."""
+        recorded = cause in ("retry", "poll_exceeded", "commit_failed") or (
+            cause == "rebalance" and earlier.lane.released is not None
+        )
+        since, until = sorted((earlier.run.began_at, later.run.began_at))
+        for hole in self._history.holes:
+            concerned = cause == "offset_reset" or hole.is_of(earlier.lane.process) or hole.is_of(later.lane.process)
+            if not recorded and concerned and hole.meets(since, until):
+                return "unknown", f"{_missing(hole)}, and perhaps the cause with it"
+        return cause, why
 
     def _went_back(self, earlier: _Piece, later: _Piece, start: int) -> tuple[Cause, str] | None:
         for lane in self.lanes:
@@ -450,7 +476,7 @@ class _Partition:
     # -- never -------------------------------------------------------------------------------------------------------
 
     def gaps(self, horizon: float) -> list[Finding]:
-        found = [*self._jumps(), *self._forward_starts(horizon), *self._dropped_in_hand()]
+        found = [*self._jumps(), *self._forward_starts(horizon), *self._dropped_in_hand(), *self._never_begun()]
         covered = sorted((piece.run.start, piece.run.end) for piece in self.pieces if not _torn(piece))
         return [
             replace(gap, first_offset=start, last_offset=end - 1)
@@ -486,8 +512,9 @@ class _Partition:
     def _forward_starts(self, horizon: float) -> Iterator[Finding]:
         """Assignments that begin behind everything that was run or committed before."""
         reach, known_at = None, 0.0
-        for lane in self.lanes:
-            if reach is not None and lane.start > reach and known_at >= horizon:
+        for number, lane in enumerate(self.lanes):
+            judged = known_at >= horizon and not self._is_missing(known_at, lane.since)
+            if reach is not None and lane.start > reach and judged:
                 why = (
                     f"{lane.process} got the partition at {moment(lane.since)} and began at {lane.start}, although nobody in these "
                     f"journals had processed or committed more than {reach}: "
@@ -504,8 +531,18 @@ class _Partition:
                     yield self._gap(reach, lane.start, "offset_reset", why, lane.since, lane)
             ends = [lane.start, *(run.end for run in lane.runs), *(commit.offset for commit in lane.commits)]
             ends += [fact.data["to"] for fact in lane.named("moved")]
+            ahead = self._committed_ahead(number)
+            if ahead is not None:
+                ends.append(ahead.offset)
             reach = max([reach or 0, *ends])
             known_at = max([known_at, lane.since, *(run.ended_at for run in lane.runs)])
+
+    def _is_missing(self, since: float, until: float, process: Process | None = None) -> bool:
+        """Whether a part of a worker's journal of this time is not there. process: of its worker's, else of anybody's."""
+        return any(
+            hole.meets(since, until) and (hole.worker is not None if process is None else hole.is_of(process))
+            for hole in self._history.holes
+        )
 
     def _unheard(self, since: float, until: float) -> str:
         """A worker of whom its supervisor says that it worked meanwhile and ended in good order, and who has left no word here.
@@ -533,9 +570,45 @@ class _Partition:
                 if not _torn(_Piece(run, lane)) or lane.released is not None or number + 1 >= len(self.lanes):
                     continue
                 heir = self.lanes[number + 1]
-                if heir.start >= run.end:
+                if heir.start >= run.end and not self._is_missing(run.began_at, heir.since, lane.process):
                     why = f"at-most-once: {lane.process} had them in hand when it ended ({_ending(lane.process)})"
-                    yield self._gap(run.start, run.end, "crash", why, heir.since, heir)
+                    ahead = lane.ahead  # knows the first message; a run goes on over what was skipped before it
+                    known = ahead is not None and run.start <= ahead.start < run.end <= ahead.end
+                    start = ahead.start if ahead is not None and known else run.start
+                    yield self._gap(start, run.end, "crash", why, heir.since, heir)
+
+    def _never_begun(self) -> Iterator[Finding]:
+        """At-most-once: what was committed before its run, which did not begin."""
+        for number, lane in enumerate(self.lanes):
+            ahead = self._committed_ahead(number)
+            if ahead is None:
+                continue
+            # A lane runs in order: what is below the newest that was begun since was begun, too, or skipped.
+            begun = max((run.end for run in lane.runs if run.ended_at >= ahead.at), default=ahead.start)
+            if begun >= ahead.end:
+                continue
+            process, released, heir = lane.process, lane.released, self.lanes[number + 1]
+            answered = any(commit.at >= ahead.at and commit.offset >= ahead.offset for commit in lane.commits)
+            sent = (
+                f"committed {ahead.offset}" if answered else f"sent the commit of {ahead.offset}, and heard no answer,"
+            )
+            why = f"at-most-once: {process} had {sent} at {moment(ahead.at)}, before their run"
+            cause: Cause = "crash" if released is None else "rebalance"
+            if released is not None:
+                why = f"at-most-once: {process} let go of the partition at {moment(released.at)}: it had {sent} before their run"
+            elif process.exit is None:
+                why += f", and never began it ({_ending(process)})"
+            else:
+                why += f", and ended before it began that: {_ending(process)} at {moment(process.exit.at)}"
+            yield self._gap(max(ahead.start, begun), ahead.end, cause, why, heir.since, heir)
+
+    def _committed_ahead(self, number: int) -> Ahead | None:
+        """At-most-once: what an assignment committed last before its run, where the broker took that: the next one went on behind it."""
+        ahead = self.lanes[number].ahead
+        if ahead is None or number + 1 >= len(self.lanes) or self.lanes[number + 1].start < ahead.offset:
+            return None
+        heir = self.lanes[number + 1]
+        return None if self._is_missing(ahead.at, heir.since, self.lanes[number].process) else ahead
 
 
 def _torn(piece: _Piece) -> bool:
@@ -687,7 +760,7 @@ def _told(finding: Finding, former: Assignment, heir: Assignment, times: int) ->
     if former is heir:
         second = f"and by the same assignment at {again['began_at']} (attempt {again['attempt']}, {_OUTCOMES[again['outcome']]})"
         if times > 1:
-            second += f", {times} times more in all"
+            second += f", {counted(times, 'time')} more in all"
     else:
         second = (
             f"and again at {again['began_at']} by {heir.process}, which got the partition at {moment(heir.since)} "

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 
 from swarm.audit import Finding, Report
+from swarm.wording import counted, plural
 
 WIDTH = 120
+MOST_NAMES = 8
+"""Daemons, or groups, that are named."""
 
 
 def plain(report: Report) -> str:
     """The whole answer."""
     looked = (
-        f"{report.messages:,} messages of {report.partitions} partitions, processed by {report.processes} processes"
+        f"{counted(report.messages, 'message')} of {counted(report.partitions, 'partition')}, "
+        f"processed by {counted(report.processes, 'process', 'processes')}"
     )
     parts = [f"{_count(len(report.duplicates), 'duplicate')}, {_count(len(report.gaps), 'gap')} in {looked}"]
+    if report.daemons:
+        groups = f"; {plural(len(report.groups), 'group')} {_some(report.groups)}" if report.groups else ""
+        others = "What other daemons have done is in their journals (--journal)."
+        parts.append(f"Looked at: {_some(report.daemons)}{groups}. {others}")
     for title, findings in (("duplicate", report.duplicates), ("gap", report.gaps)):
         for finding in findings:
             parts.append(_finding(title, finding))
@@ -24,6 +33,7 @@ def plain(report: Report) -> str:
         parts.append("Causes: " + ", ".join(f"{cause} {count}" for cause, count in causes.most_common()))
     if report.unexplained:
         parts.append(f"{report.unexplained} of them unexplained.")
+    parts += [f"{part[0].upper()}{part[1:]}." for part in report.missing]
     parts += [f"Passed over: {trouble}" for trouble in report.troubles]
     return "\n".join(parts)
 
@@ -38,5 +48,10 @@ def _finding(title: str, finding: Finding) -> str:
     return f"{head}\n{body}"
 
 
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+    return counted(number, noun) if number else f"no {noun}s"

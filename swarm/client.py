@@ -815,6 +815,15 @@ class TopicReader:
         self._raw.close()
 
 
+_COORDINATOR_MOVES: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+_ASK_AGAIN: Final = 0.2
+"""Seconds until such a coordinator is asked again."""
+
+
 class Onlooker:
     """Looks at a group's offsets, and at single records, without joining it: for commands.
 
@@ -838,8 +847,18 @@ class Onlooker:
         )
 
     def committed(self, places: Sequence[tuple[str, int]], timeout: float) -> dict[tuple[str, int], int]:
-        """The group's next offsets, of those partitions where it has one."""
-        answer = self._raw.committed([TopicPartition(*place) for place in places], timeout=timeout)
+        """The group's next offsets, of those partitions where it has one. A coordinator that has moved, or is only being made, as for the
+        first group of a cluster, is asked again."""
+        asked = [TopicPartition(*place) for place in places]
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                answer = self._raw.committed(asked, timeout=max(0.1, deadline - time.monotonic()))
+                break
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline - _ASK_AGAIN:
+                    raise
+            time.sleep(_ASK_AGAIN)
         return {(p.topic, p.partition): p.offset for p in answer if p.error is None and p.offset >= 0}
 
     def timestamp(self, topic: str, partition: int, offset: int, timeout: float) -> float | None:

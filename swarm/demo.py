@@ -28,6 +28,7 @@ from typing import IO, Any, Final, Protocol
 from swarm import control, demo_app, demo_balance, display
 from swarm.demo_balance import Evidence, Kill, Place
 from swarm.errors import SwarmError
+from swarm.wording import counted
 
 RATE: Final = 250.0
 """Orders a second."""
@@ -325,7 +326,7 @@ class _Show:
         whose = "embedded broker (newer group protocol)" if stage.embedded else "broker"
         self._say(f"{whose} at {servers}")
         producer = stage.start_producer()
-        self._say(f"{RATE:g} orders a second go into topic {stage.topic}, {stage.partitions} partitions")
+        self._say(f"{RATE:g} orders a second go into topic {stage.topic}, {counted(stage.partitions, 'partition')}")
         swarm = stage.start_swarm()
         self._watch(lambda: self._is_up(swarm), BOOT_PATIENCE, "starting")
         if not self._is_up(swarm) and not self._hurry.asked:

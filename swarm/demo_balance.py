@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from swarm.demo_app import Run
 from swarm.display import UNKNOWN, WIDTH, count, ranges
+from swarm.wording import counted, plural
 
 Place = tuple[int, int]
 """Partition and offset: what an order is known by."""
@@ -169,7 +170,7 @@ def render(
     lines = [
         "Balance",
         _row("produced", count(result.produced), "orders, each confirmed by the broker"),
-        _row("processed", count(result.processed), f"orders, in {count(result.runs)} runs"),
+        _row("processed", count(result.processed), f"orders, in {count(result.runs)} {plural(result.runs, 'run')}"),
         _row("lost", count(len(result.lost)), _lost(result, topic, gave_up_after)),
     ]
     if result.unconfirmed:
@@ -228,7 +229,7 @@ def _ranges(result: Balance, topic: str) -> list[str]:
             f"by worker {repeat.worker}, again by worker {repeat.again_by}"
         )
     if len(result.repeats) > _MOST_RANGES:
-        lines.append(f"    … and {len(result.repeats) - _MOST_RANGES} more ranges")
+        lines.append(f"    … and {counted(len(result.repeats) - _MOST_RANGES, 'more range')}")
     troubles = ", ".join(f"{name} {times}x" for name, times in sorted(result.troubles.items())) or "none."
     for cause, because in _BECAUSE.items():
         if any(repeat.cause == cause for repeat in result.repeats):

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any, Final
 
+from swarm.wording import counted, plural
+
 _FLUSH_PATIENCE: Final = 10.0
 _ADMIN_PATIENCE: Final = 20.0
 _ITEMS: Final = ("espresso", "flat white", "filter coffee", "cortado", "tea", "croissant")
@@ -55,7 +57,11 @@ def produce(servers: str, topic: str, path: str, rate: float) -> int:
     _write_all(log, confirmed)
     if failed or unconfirmed:
         why = failed[0] if failed else f"no answer within {_FLUSH_PATIENCE:g} s"
-        print(f"{len(failed) + unconfirmed} orders were not confirmed by the broker: {why}", file=sys.stderr)
+        lost = len(failed) + unconfirmed
+        print(
+            f"{counted(lost, 'order')} {plural(lost, 'was', 'were')} not confirmed by the broker: {why}",
+            file=sys.stderr,
+        )
     return 0
 
 

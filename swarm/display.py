@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.exits import in_words
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -227,7 +228,7 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
                     f"{where} stands still at {held['position']} for {duration(held['standing'])} although its log grows."
                 )
         if worker.get("errors"):
-            failed = f"{worker['errors']:,} run{'s' if worker['errors'] > 1 else ''} of a handler failed"
+            failed = f"{counted(worker['errors'], 'run')} of a handler failed"
             texts.append(f"worker {index}: {failed} so far; swarmctl why {index} and the log say which, and why.")
         if worker.get("restart_in") is not None:
             texts.append(f"worker {index} is started again in {duration(worker['restart_in'])}.")
@@ -263,7 +264,7 @@ def remarks(status: Mapping[str, Any], now: float) -> list[str]:
         if each["condemned"]:
             where = f"{each['topic']}/{each['partition']} (group {each['group']})"
             texts.append(
-                f"message {each['first_offset']} of {where} killed its process {each['deaths']} times: it never runs again."
+                f"message {each['first_offset']} of {where} killed its process {counted(each['deaths'], 'time')}: it never runs again."
             )
     return texts
 

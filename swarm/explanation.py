@@ -11,6 +11,7 @@ from swarm.aftermath import Aftermath
 from swarm.circumstances import Failure, Job, Partition, Swarm, Worker
 from swarm.stacks import Stack, ThreadProfile, source_line
 from swarm.verdict import Finding, number, offsets, spell
+from swarm.wording import counted
 
 _LABEL: Final = 11
 """Columns of the words at the left."""
@@ -253,7 +254,7 @@ def _failure(each: Failure) -> str:
 
 def profile_lines(profiles: Sequence[ThreadProfile], samples: int) -> list[str]:
     """Shares of what each thread was seen doing; threads that only waited for work are named together."""
-    found = [f"profile, {samples} samples:"]
+    found = [f"profile, {counted(samples, 'sample')}:"]
     idle = []
     for thread in profiles:
         shares = [share for share in thread.shares if not share.idle]

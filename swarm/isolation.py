@@ -12,6 +12,7 @@ from typing import Any
 
 from swarm.pauses import Word
 from swarm.plan import Plan
+from swarm.wording import counted
 
 Place = tuple[str, int | None]
 
@@ -70,7 +71,7 @@ def company(members: Mapping[str, int], text: str, others: str) -> str:
     busy = {group: count for group, count in members.items() if count}
     if not busy:
         return ""
-    who = ", ".join(f"{group} has {count} member{'s' if count > 1 else ''}" for group, count in sorted(busy.items()))
+    who = ", ".join(f"{group} has {counted(count, 'member')}" for group, count in sorted(busy.items()))
     return (
         f"--isolate {text}: group {who} already. An isolated worker would take a share of the partitions from them, handle messages "
         f"of {text} only if it happens to be given them, and let the others of its share stand.\n"

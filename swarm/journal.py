@@ -3,7 +3,7 @@
 A worker says to it what it processes, batch by batch, and it hears the events of assignments, commits and failures. Nothing that goes wrong
 here touches processing: the journal says so once, goes off, and is tried again.
 
-Who may call what. `LaneLog.begin`, `done` and `failed`: the thread that runs the lane's job. `Journal.hear` and the rest: any thread.
+Who may call what. `LaneLog.committing`, `begin`, `done` and `failed`: the thread that runs the lane's job. `Journal.hear` and the rest: any thread.
 """
 
 from __future__ import annotations
@@ -253,8 +253,19 @@ class LaneLog:
         self._commit: tuple[mmap.mmap, int] | None = None
         self._commit_until = 0.0
         self._held = start
+        self._ahead: tuple[mmap.mmap, int] | None = None
+        self._ahead_until = 0.0
 
     # -- the thread that runs the lane's job: what is called for each batch ------------------------------------------
+
+    def committing(self, first: int, end: int, offset: int) -> None:
+        """At-most-once: messages [first, end) begin to run as soon as the broker holds `offset`, which is sent now."""
+        now = self._wall()
+        if self._ahead is not None and now < self._ahead_until:
+            form.AHEAD_LATEST.pack_into(self._ahead[0], self._ahead[1] + form.AHEAD_LATEST_AT, first, end, offset, now)
+            return
+        self._ahead = self._journal.append(form.pack_ahead(now, self.number, first, end, offset), now, self)
+        self._ahead_until = now + GRAIN
 
     def begin(self, batch: Sequence[Offsets], first: int, last: int, attempt: int) -> None:
         """A handler is about to see these messages."""

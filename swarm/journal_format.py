@@ -5,9 +5,10 @@ A segment is a header and records, each at a multiple of eight bytes:
     header   magic, version, size of the header, serial, created (s since the epoch), used (bytes)
     record   checksum, size, kind, time (s since the epoch), then what its kind holds
 
-Records are of three kinds. A *fact* is JSON: what happens seldom (a process began, a partition was assigned, a run failed, …). A *span*
+Records are of four kinds. A *fact* is JSON: what happens seldom (a process began, a partition was assigned, a run failed, …). A *span*
 is what one assignment has processed, and grows in place while first attempts succeed one after the other; a *commit* is what the broker
-holds of one assignment, and grows likewise. What grows is made of words of eight bytes, each written by one store, and is not covered by
+holds of one assignment, and grows likewise; an *ahead* is what an at-most-once assignment commits before it begins to run it, and is
+overwritten by the next. What changes is made of words of eight bytes, each written by one store, and is not covered by
 the checksum: a process that is killed leaves every word old or new, never in between.
 
 `used` is written last: what lies behind it never happened. After a loss of power anything may be torn, which the checksums tell, and the
@@ -33,10 +34,11 @@ USED_AT: Final = 32
 
 _PREFIX: Final = struct.Struct("@IHBxd")
 """Checksum, size, kind, time."""
-_FACT, _SPAN, _COMMIT = 1, 2, 3
+_FACT, _SPAN, _COMMIT, _AHEAD = 1, 2, 3, 4
 _SPAN_FIXED: Final = struct.Struct("@IHBxdIIq")
 """The prefix, the assignment's number, flags (0), the first offset."""
 _COMMIT_FIXED: Final = struct.Struct("@IHBxdII")
+"""Of an ahead, too."""
 LONGEST_FACT: Final = 8192
 """Bytes; texts in longer ones are cut."""
 LONGEST_TEXT: Final = 600
@@ -61,6 +63,11 @@ COMMIT_LATEST: Final = struct.Struct("@qd")
 """The next offset that the broker holds, and since when."""
 COMMIT_LATEST_AT: Final = _COMMIT_FIXED.size
 COMMIT_SIZE: Final = COMMIT_LATEST_AT + COMMIT_LATEST.size
+
+AHEAD_LATEST: Final = struct.Struct("@qqqd")
+"""The first message of the newest batch, the next offset after its last, the one that is committed for it, and when that began."""
+AHEAD_LATEST_AT: Final = _COMMIT_FIXED.size
+AHEAD_SIZE: Final = AHEAD_LATEST_AT + AHEAD_LATEST.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,19 @@ class Commit:
     latest_at: float
 
 
-Record = Fact | Span | Commit
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """At-most-once: messages [first, end) were to run as soon as the broker would hold `offset`, which was sent at `latest_at`."""
+
+    at: float
+    lane: int
+    first: int
+    end: int
+    offset: int
+    latest_at: float
+
+
+Record = Fact | Span | Commit | Ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +180,12 @@ def pack_commit(at: float, lane: int, offset: int) -> bytes:
     return fixed + COMMIT_LATEST.pack(offset, at)
 
 
+def pack_ahead(at: float, lane: int, first: int, end: int, offset: int) -> bytes:
+    """A record of what is committed before its run."""
+    fixed = _sealed(_COMMIT_FIXED.pack(0, AHEAD_SIZE, _AHEAD, at, lane, 0), _COMMIT_FIXED.size)
+    return fixed + AHEAD_LATEST.pack(first, end, offset, at)
+
+
 def _sealed(record: bytes, covered: int) -> bytes:
     return struct.pack("@I", zlib.crc32(record[4:covered])) + record[4:]
 
@@ -194,7 +219,7 @@ def _read(view: memoryview, at: int) -> tuple[Record | None, int] | None:
     checksum, size, kind, moment = _PREFIX.unpack_from(view, at)
     if size < _PREFIX.size or size % 8 or at + size > len(view):
         return None
-    covered = {_SPAN: _SPAN_FIXED.size, _COMMIT: _COMMIT_FIXED.size}.get(kind, size)
+    covered = {_SPAN: _SPAN_FIXED.size, _COMMIT: _COMMIT_FIXED.size, _AHEAD: _COMMIT_FIXED.size}.get(kind, size)
     if size < covered or zlib.crc32(view[at + 4 : at + covered]) != checksum:
         return None
     if kind == _FACT:
@@ -214,4 +239,7 @@ def _read(view: memoryview, at: int) -> tuple[Record | None, int] | None:
     if kind == _COMMIT and size == COMMIT_SIZE:
         *_, lane, _flags = _COMMIT_FIXED.unpack_from(view, at)
         return Commit(moment, lane, *COMMIT_LATEST.unpack_from(view, at + COMMIT_LATEST_AT)), size
+    if kind == _AHEAD and size == AHEAD_SIZE:
+        *_, lane, _flags = _COMMIT_FIXED.unpack_from(view, at)
+        return Ahead(moment, lane, *AHEAD_LATEST.unpack_from(view, at + AHEAD_LATEST_AT)), size
     return None, size

@@ -4,6 +4,7 @@
         .processes    each with its `assignments`; each of those with its `runs`, `commits`, `moves` and `facts`
         .deeds        what supervisors said of their workers: started, killed, exited
         .troubles     files that were passed over, and why: for people
+        .holes        parts of a writer's journal that are not there, although there is something before and behind them
 
 All instants are seconds since the epoch, by the clock of the host that wrote them. Offsets named `first`, `last` are those of messages;
 `start`, `end`, `offset` are next offsets: ranges are half open, [start, end).
@@ -20,6 +21,7 @@ from typing import Any, Final, Literal
 
 from swarm import journal_format as form
 from swarm.journal_store import journal_dir, name_of
+from swarm.wording import counted
 
 Outcome = Literal["done", "failed", "aborted", "in_hand"]
 """Of a run: `in_hand` was begun, and nobody heard how it ended: it runs now, or its process ended with it."""
@@ -63,6 +65,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """At-most-once: messages [start, end) were to run as soon as the broker would hold `offset`, which was sent at `at`."""
+
+    start: int
+    end: int
+    offset: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """A fact, in its place among the others of its process. `what`: begun, moved, released, commit_failed, partition_paused,
     message_dead_lettered, message_dropped, topic_recreated, client_error, client_rebuilt, seat_contested, revocation_given_up, …"""
@@ -89,6 +101,8 @@ class Assignment:
     runs: list[Run] = field(default_factory=list)
     commits: list[Committed] = field(default_factory=list)
     facts: list[Happened] = field(default_factory=list)
+    ahead: Ahead | None = None
+    """What it committed last before the run."""
 
     @property
     def key(self) -> Key:
@@ -139,6 +153,29 @@ class Process:
         return f"{who} of {self.name} on {self.host} (pid {self.pid})"
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Segments that are missing, or cannot be read, in the middle of a writer's journal: nobody knows what it did from `since` until `until`."""
+
+    source: str
+    """The journal's directory."""
+    worker: int | None
+    """None: a supervisor's."""
+    since: float
+    until: float
+
+    def meets(self, since: float, until: float) -> bool:
+        """Whether anything of it lies between these instants."""
+        return self.since <= until and since <= self.until
+
+    def is_of(self, process: Process) -> bool:
+        """Whether this process may have written it."""
+        return (self.source, self.worker) == (process.source, process.worker)
+
+    def __str__(self) -> str:
+        return "the supervisor" if self.worker is None else f"worker {self.worker}"
+
+
 @dataclass(slots=True)
 class History:
     """All that the journals say."""
@@ -147,6 +184,7 @@ class History:
     deeds: list[tuple[str, Happened]] = field(default_factory=list)
     """Of supervisors: the journal's directory, and what happened."""
     troubles: list[str] = field(default_factory=list)
+    holes: list[Hole] = field(default_factory=list)
     horizons: dict[str, float] = field(default_factory=dict)
     """By directory: before this instant, records of some worker were dropped for size or age, or could not be written."""
 
@@ -223,9 +261,11 @@ class _Writer:
         self._lanes: dict[int, Assignment] = {}
         self._pending: dict[int, tuple[Happened, list[tuple[int, int]]]] = {}
         self._order = 0
+        self._newest = 0.0
+        """When the newest record so far was begun."""
 
     def take(self, segments: list[Path]) -> None:
-        first = True
+        expected = 0
         for path in segments:
             data = _load(path)
             if isinstance(data, str):
@@ -236,9 +276,9 @@ class _Writer:
             except form.Unreadable as error:
                 self._trouble(path, str(error))
                 continue
-            if first and header.serial > 0:
-                self._blind_before(header.created)
-            first = False
+            if header.serial > expected:
+                self._missed(header.created, at_first=not expected)
+            expected = header.serial + 1
             damaged = 0
             for record in form.read_records(data, header):
                 if record is None:
@@ -249,8 +289,17 @@ class _Writer:
                 except (KeyError, TypeError, ValueError, AttributeError):
                     damaged += 1
             if damaged:
-                self._trouble(path, f"damaged in {damaged} places: what stood there is passed over")
+                self._trouble(path, f"damaged in {counted(damaged, 'place')}: what stood there is passed over")
         self._leave()
+
+    def _missed(self, until: float, *, at_first: bool) -> None:
+        """There are segments before this one that nobody can read any more. What was dropped for its size is the oldest."""
+        if at_first:
+            self._blind_before(until)
+            return
+        number = self._writer.rpartition("-")[2]
+        worker = int(number) if number.isdigit() else None
+        self._history.holes.append(Hole(self._source, worker, min(self._newest, until), until))
 
     def _trouble(self, path: Path, why: str) -> None:
         self._history.troubles.append(f"{path}: {why}")
@@ -261,6 +310,7 @@ class _Writer:
 
     def _feed(self, record: form.Record) -> None:
         self._order += 1
+        self._newest = max(self._newest, record.at)
         if isinstance(record, form.Fact):
             self._fact(record)
             return
@@ -269,6 +319,10 @@ class _Writer:
             return  # its introduction was damaged, or dropped with an older segment
         if isinstance(record, form.Commit):
             lane.commits.append(Committed(record.offset, record.latest_at, record.at, self._order))
+            self._saw(record.latest_at)
+            return
+        if isinstance(record, form.Ahead):
+            lane.ahead = Ahead(record.first, record.end, record.offset, record.latest_at)
             self._saw(record.latest_at)
             return
         self._span(lane, record)

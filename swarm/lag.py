@@ -9,15 +9,19 @@ the broker's where the topic has `message.timestamp.type=LogAppendTime`. What ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.wording import plural
+
 if TYPE_CHECKING:
     from swarm.admin import Cluster
-    from swarm.client import TopicReader
+    from swarm.client import Onlooker, TopicReader
 
 Place = tuple[str, int]
+PATIENCE: Final = 15.0
+"""Seconds for a group's offsets: a coordinator that has just moved, or is only being made, is asked again by the client."""
 FIRST_PATIENCE: Final = 5.0
 """Seconds in which the oldest waiting messages are looked for; of those that do not come by then the age is unknown."""
 
@@ -89,7 +93,7 @@ def _note(committed: int | None, first: int | None, end: int | None, hidden: int
     if committed > end:
         return f"{committed - end} beyond the end: the topic was made anew, or has lost its end"
     if first is not None and committed < first:
-        return f"{first - committed} of it are gone (retention)"
+        return f"{first - committed} of it {plural(first - committed, 'is', 'are')} gone (retention)"
     if hidden:
         return f"{hidden} more behind an open transaction"
     return None
@@ -121,14 +125,20 @@ def wanted(topics: Iterable[str], names: Iterable[str], patterns: Iterable[str],
 
 
 def gather(
-    cluster: Cluster, reader: TopicReader, groups: Mapping[str, Mapping[str, Iterable[str]]], *, stable: bool
+    cluster: Cluster,
+    reader: TopicReader,
+    onlooker: Callable[[str], Onlooker],
+    groups: Mapping[str, Mapping[str, Iterable[str]]],
+    *,
+    stable: bool,
 ) -> Facts:
-    """All of it as of now. groups: group -> {"topics": names, "patterns": regular expressions}, both perhaps empty. Blocks for some
-    seconds; raises KafkaException."""
+    """All of it as of now. onlooker: of a group. groups: group -> {"topics": names, "patterns": regular expressions}, both perhaps empty.
+    Blocks for some seconds; raises KafkaException."""
     existing = cluster.topics()
+    every = [(topic, number) for topic, numbers in existing.items() for number in numbers]
     found, places = [], {}
     for group, subscribed in groups.items():
-        committed = cluster.committed(group)
+        committed = onlooker(group).committed(every, PATIENCE)
         state, holders = cluster.holders(group)
         names = set(subscribed.get("topics", ()))
         topics = wanted(existing, names, subscribed.get("patterns", ()), {topic for topic, _ in committed})

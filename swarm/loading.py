@@ -18,6 +18,7 @@ from swarm.handlers import is_async, wants_consumer
 from swarm.plan import LONGEST_TRANSACTION, Plan, job_limit
 from swarm.scoreboard import MAX_GROUPS
 from swarm.selection import choose, missing_workers, selection_problems
+from swarm.wording import counted, plural
 
 if TYPE_CHECKING:
     from swarm.config import Settings
@@ -92,8 +93,8 @@ def app_problems(app: App, default_group: str | None, settings: Settings | None 
         problems.extend(_missing_traces(settings))
         count = settings.swarm.workers
         for plan, beyond in missing_workers(groups, count):
-            which = f"worker{'s' if len(beyond) > 1 else ''} {', '.join(map(str, beyond))}"
-            what = f"workers: it is placed on {which}, and there are {count} workers, numbered from 0"
+            which = f"{plural(len(beyond), 'worker')} {', '.join(map(str, beyond))}"
+            what = f"workers: it is placed on {which}, and {plural(count, 'there is', 'there are')} {counted(count, 'worker')}, numbered from 0"
             problems.append(
                 (plan.label, what, f"Set swarm.workers to {beyond[-1] + 1} or more, or place it elsewhere.")
             )
@@ -270,7 +271,7 @@ def refuse_threads() -> None:
     native = [name for name in names if name.startswith("rdk")]
     guess = " Those named rdk: are a Kafka client's." if native else ""
     raise AppError(
-        f"swarm.app: loading the app started {len(names)} thread{'s' if len(names) > 1 else ''}: {', '.join(names[:8])}.{guess}\n"
+        f"swarm.app: loading the app started {counted(len(names), 'thread')}: {', '.join(names[:8])}.{guess}\n"
         "A thread or a Kafka client does not survive the fork of the workers.\n"
         "Create it in a function under @app.after_fork, or set preload = false so that each worker loads the app itself."
     )

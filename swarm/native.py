@@ -15,6 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from swarm.wording import counted
+
 RATE: Final = 20
 """Samples a second: the process stands still while its native stacks are read, so fewer than of Python's own."""
 MOST_THREADS: Final = 12
@@ -79,7 +81,7 @@ def shown(raw: str) -> str:
             f"    {100 * seen / total:3.0f} %  {' > '.join(path)}" for path, seen in stacks.most_common(MOST_STACKS)
         ]
     if len(threads) > MOST_THREADS:
-        lines.append(f"  and {len(threads) - MOST_THREADS} more threads")
+        lines.append(f"  and {counted(len(threads) - MOST_THREADS, 'more thread')}")
     return "\n".join(lines)
 
 

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 from swarm.errors import SwarmError, describe
 from swarm.message import Message, Record
 from swarm.redaction import HIDDEN, Redaction, decoded, plain
+from swarm.wording import counted, plural
 
 if TYPE_CHECKING:
+    from swarm.admin import Cluster
     from swarm.client import TopicReader
 
 TIMEOUT: Final = 15.0
 """Seconds for one answer of the cluster."""
 FIRST_TIMEOUT: Final = 10.0
+MOST_PLACES: Final = 6
+"""Partitions that are named in one line."""
 GROUP: Final = "swarm.peek"
 """A name that librdkafka wants; no such group is ever joined, asked or made."""
 
@@ -41,9 +45,28 @@ class Look:
     """Those that were looked at, with the first offset of their logs and the one after the last."""
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    withheld: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of partitions that were looked at to their end: from where to where an open transaction keeps messages from who reads what is
+    committed."""
 
 
-def look(reader: TopicReader, topic: str, wish: Wish, *, stable: bool) -> Look:
+Withheld = Callable[[Sequence[int]], Mapping[int, tuple[int, int]]]
+"""Of these partitions: the end of what is committed and that of the log, where they differ."""
+
+
+def held_back(cluster: Cluster, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """What open transactions withhold, as the cluster says."""
+    places = [(topic, number) for number in partitions]
+    last = cluster.offsets(places, "end")  # first: what is committed meanwhile is not withheld
+    stable = cluster.offsets(places, "end", stable=True)
+    return {
+        place[1]: (stable[place][0], end)
+        for place, (end, _) in last.items()
+        if place in stable and end > stable[place][0]
+    }
+
+
+def look(reader: TopicReader, topic: str, wish: Wish, *, stable: bool, withheld: Withheld = lambda _: {}) -> Look:
     """Find the messages. Blocks; raises SwarmError for a topic or a partition that is not there, and KafkaException."""
     count = reader.partitions(topic, FIRST_TIMEOUT)
     if not count:
@@ -53,13 +76,15 @@ def look(reader: TopicReader, topic: str, wish: Wish, *, stable: bool) -> Look:
     if wish.partition is not None and wish.partition >= count:
         raise SwarmError(f"{topic} has no partition {wish.partition}: they are numbered 0 to {count - 1}.")
     chosen = range(count) if wish.partition is None else [wish.partition]
+    hidden = withheld(chosen)
     found = Look(topic, {number: reader.bounds(number, TIMEOUT) for number in chosen})
     at = reader.offsets_at(chosen, wish.time, TIMEOUT) if wish.time is not None else {}
     spans = {}
     for number, (first, end) in found.partitions.items():
-        start = starting(wish, first, end, at.get(number, -1))
-        spans[number] = (start, end)
-        found.notes += missing(f"{topic}/{number}", wish.offset, first, end)
+        readable, last = hidden.get(number, (end, end))
+        start = starting(wish, first, min(end, readable), at.get(number, -1))
+        spans[number] = (start, min(end, readable))
+        found.notes += missing(f"{topic}/{number}", wish.offset, first, last)
     want = wish.last if wish.last is not None else wish.limit
     taken: dict[int, list[Record]] = {number: [] for number in spans}
     seen = {number: start - 1 for number, (start, _) in spans.items()}
@@ -72,6 +97,8 @@ def look(reader: TopicReader, topic: str, wish: Wish, *, stable: bool) -> Look:
         seen[number] = offset
     every = sorted((each for records in taken.values() for each in records), key=_moment)
     found.records = every[-want:] if wish.last is not None else every[:want]
+    found.withheld = {n: at for n, at in hidden.items() if wish.last is not None or len(taken[n]) < want}
+    found.notes += _withheld(topic, found.withheld)
     return found
 
 
@@ -104,6 +131,19 @@ def gap(place: str, expected: int, offset: int, *, stable: bool) -> list[str]:
     what = f"{expected}" if offset == expected + 1 else f"{expected}..{offset - 1}"
     hidden = ", aborted" if stable else ""
     return [f"{place}: no message at {what} (compacted away{hidden}, or a transaction's marker)"]
+
+
+def _withheld(topic: str, hidden: Mapping[int, tuple[int, int]]) -> list[str]:
+    """What to say of offsets that an open transaction withholds."""
+    if not hidden:
+        return []
+    many = sum(end - start for start, end in hidden.values())
+    places = [f"{topic}/{number} from {start} on" for number, (start, _) in sorted(hidden.items())]
+    if len(places) > MOST_PLACES:
+        places[MOST_PLACES:] = [f"and {counted(len(places) - MOST_PLACES, 'more partition')}"]
+    who = "swarmctl lag says who waits for it, swarmctl doctor how to find its producer"
+    what = f"{counted(many, 'offset')} {plural(many, 'is', 'are')} withheld by an open transaction"
+    return [f"{topic}: {what}: {who}; --read-uncommitted shows them ({', '.join(places)})"]
 
 
 def _records(reader: TopicReader, spans: Mapping[int, tuple[int, int]], enough: Callable[[], bool]) -> Iterator[Record]:

@@ -32,6 +32,7 @@ from swarm.plan import Decision
 from swarm.scoreboard import ABORTED, DEAD_LETTERS, ERRORS, RETRIES, SKIPPED
 from swarm.transactions import Aborted, Transaction, Undecided
 from swarm.virtual import Division, Slice
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.journal import LaneLog
@@ -488,7 +489,7 @@ class Processor:
             lane.put_back(lane.batch)
             lane.batch = []
             if not lane.closing:
-                lane.aside.append(Aside(message, f"it killed its process {deaths} times", deaths))
+                lane.aside.append(Aside(message, f"it killed its process {counted(deaths, 'time')}", deaths))
 
     def _hold(self, lane: Lane, deaths: int) -> None:
         """Let the lane's message wait, and say so."""
@@ -523,6 +524,8 @@ class Processor:
             return True
         before = lane.frontier
         lane.frontier = end
+        if lane.log is not None:  # a death from here on until the run begins leaves these to nobody
+            lane.log.committing(lane.batch[0].offset(), lane.batch[-1].offset() + 1, end)
         if lane.group.commit_now(lane):
             return True
         with self._dispatcher.lock:

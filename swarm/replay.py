@@ -19,6 +19,7 @@ from swarm.config import redact
 from swarm.errors import SwarmError
 from swarm.letters import LONGEST_METADATA, Done, Letter, Outgoing, Selection, outgoing, read_letter
 from swarm.producer import TransactionalSender
+from swarm.wording import counted, plural
 
 TIMEOUT: Final = 30.0
 """Seconds to wait for one answer of the cluster."""
@@ -323,5 +324,9 @@ class _ReadableErrors:
         else:
             return
         where = f"{self.at}: " if self.at else f"{self._topic}: "
-        after = f"\n{self.sent} letters were sent back before. Repeated, it goes on where it was." if self.sent else ""
+        after = (
+            f"\n{counted(self.sent, 'letter')} {plural(self.sent, 'was', 'were')} sent back before. Repeated, it goes on where it was."
+            if self.sent
+            else ""
+        )
         raise SwarmError(f"{where}{text}.{after}") from None

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from swarm.config import redact
 from swarm.errors import ConfigurationError, describe
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.message import Message
@@ -97,7 +98,9 @@ class Json:
             return self._loads(raw)
         except Exception as error:
             hint = "; it begins with a zero byte: written with a schema registry?" if raw[:1] == b"\0" else ""
-            raise DeserializationError(_told(message, f"expected JSON, got {len(raw)} bytes{hint}", error)) from error
+            raise DeserializationError(
+                _told(message, f"expected JSON, got {counted(len(raw), 'byte')}{hint}", error)
+            ) from error
 
     def encode(self, value: Any) -> bytes:
         """The bytes of a value; SerializationError where it has no JSON form."""
@@ -253,7 +256,7 @@ class _Framed:
             schema = _frame(raw)
         if schema is None:
             starts = f"starting with 0x{raw[:1].hex()}" if raw else "none at all"
-            text = f"expected {self.name} with a schema id in front, got {len(raw)} bytes, {starts}"
+            text = f"expected {self.name} with a schema id in front, got {counted(len(raw), 'byte')}, {starts}"
             raise DeserializationError(_told(message, text))
         reader = self._reader.get()
         context = _context(topic, headers)
@@ -262,7 +265,9 @@ class _Framed:
         except RegistryUnavailable as error:
             raise RegistryUnavailable(_told(message, f"{self.name}: {error}")) from error.__cause__
         except Exception as error:
-            text = self._registry.hidden(_told(message, f"expected {self.name}, got {len(raw)} bytes", error))
+            text = self._registry.hidden(
+                _told(message, f"expected {self.name}, got {counted(len(raw), 'byte')}", error)
+            )
             raise DeserializationError(text) from error
 
     def encode(

@@ -15,6 +15,7 @@ from typing import Final
 from swarm import events
 from swarm.bus import Bus
 from swarm.scoreboard import MAX_TROUBLES, Scoreboard, Trouble
+from swarm.wording import counted
 
 FORGET: Final = 60.0
 """Seconds after which what happens again is another trouble, which begins anew."""
@@ -157,7 +158,9 @@ def _said(event: events.Event) -> _Said | None:
         case events.MessageDropped(group, topic, partition, first, last, error):
             return _Said("dropped", error, group, topic, partition, first, last)
         case events.MessageHeld(group, topic, partition, offset, deaths):
-            return _Said("held", f"it was in hand at {deaths} deaths", group, topic, partition, offset, offset, deaths)
+            return _Said(
+                "held", f"it was in hand at {counted(deaths, 'death')}", group, topic, partition, offset, offset, deaths
+            )
         case events.CommitFailed(group, offsets, code, error):
             topic, partition, offset = offsets[0] if offsets else ("", -1, -1)
             return _Said("commit", f"{code}: {error}", group, topic, partition, offset, offset, sort=code)

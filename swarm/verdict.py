@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from swarm.circumstances import Failure, Job, Member, Partition, Suspect, Swarm, Unowned, Worker
+from swarm.wording import counted, plural
 
 Level = Literal["error", "warning", "note", "fine"]
 
@@ -206,7 +207,7 @@ def contested(_: Swarm, worker: Worker) -> Finding | None:
         return None
     text = (
         f"worker {worker.index}'s seat in group {member.group} (group.instance.id) is used by another process too, which took it "
-        f"{member.contested} times of late: most likely a second daemon of the same swarm.name and swarm.host"
+        f"{counted(member.contested, 'time')} of late: most likely a second daemon of the same swarm.name and swarm.host"
     )
     return _of(
         worker, "seat_contested", "error", text, "Give one of the two another swarm.name or swarm.host, or stop it."
@@ -240,7 +241,7 @@ def fenced(_: Swarm, worker: Worker) -> Finding | None:
         return None
     failure = next((each for each in worker.failures_seen if each.kind == "client"), None)
     why = f": {_brief(failure.text)}" if failure is not None else ""
-    times = f" {member.rebuilds} times within two minutes" if member is not None and member.rebuilds else ""
+    times = f" {counted(member.rebuilds, 'time')} within two minutes" if member is not None and member.rebuilds else ""
     text = f"worker {worker.index}'s client met a fatal error and was made anew{times}{why}"
     return _of(worker, "client_rebuilt", "warning", f"{text}; after five times the process is replaced (fenced)")
 
@@ -411,13 +412,17 @@ def held(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
     first = suspect.first_offset if suspect is not None else failure.first_offset if failure is not None else -1
     deaths = suspect.deaths if suspect is not None else failure.attempt if failure is not None else 0
     if partition.waits_for == "held":
-        message = f"message {first} was in hand at {deaths} deaths of its process" if first >= 0 else "its next message"
+        message = (
+            f"message {first} was in hand at {counted(deaths, 'death')} of its process"
+            if first >= 0
+            else "its next message"
+        )
         text = f"{partition.name} waits for somebody: {message} and has no dead letter topic to go to, or no moment to run alone"
         mend = "Mend the handler and `swarmctl reload`, which clears the suspicion, or give the subscription a dead_letter topic."
         return _at(partition, "held", "error", text, mend)
     assert suspect is not None
     span = offsets(suspect.first_offset, suspect.last_offset)
-    text = f"{partition.name} {span} were in hand when a worker died by its own fault, {deaths} times; after two deaths they run one by one"
+    text = f"{partition.name} {span} were in hand when a worker died by its own fault, {counted(deaths, 'time')}; after two deaths they run one by one"
     return _at(partition, "suspect", "warning", text)
 
 
@@ -502,7 +507,7 @@ def busy(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None:
         return None
     suspect = _suspect(swarm, partition)
     before = (
-        f"; {offsets(suspect.first_offset, suspect.last_offset)} of it were in hand at {suspect.deaths} deaths of a worker"
+        f"; {offsets(suspect.first_offset, suspect.last_offset)} of it were in hand at {counted(suspect.deaths, 'death')} of a worker"
         if suspect
         else ""
     )
@@ -543,9 +548,10 @@ def queued(swarm: Swarm, worker: Worker, partition: Partition) -> Finding | None
         return None
     longest = max(worker.jobs, key=lambda each: each.age)
     where = f", which waits at {longest.waits}" if longest.waits else f" in {longest.where}" if longest.where else ""
+    threads = len(worker.jobs)
     text = (
-        f"{partition.name} has been in the queue of worker {worker.index} for {spell(partition.since)}: its {len(worker.jobs)} processing "
-        f"threads are busy, {longest.topic}/{longest.partition} for {spell(longest.age)}{where}"
+        f"{partition.name} has been in the queue of worker {worker.index} for {spell(partition.since)}: its "
+        f"{counted(threads, 'processing thread')} {plural(threads, 'is', 'are')} busy, {longest.topic}/{longest.partition} for {spell(longest.age)}{where}"
     )
     late = (partition.since or 0.0) > SLOW
     mend = "worker.concurrency gives it more threads, more workers more processes." if late else ""
@@ -571,7 +577,7 @@ def withheld(_: Swarm, __: Worker, partition: Partition) -> Finding | None:
         return None
     still = partition.still_for or 0.0
     text = (
-        f"{partition.name} has done all that it may read: a producer's open transaction hides the {number(partition.lag)} messages from offset "
+        f"{partition.name} has done all that it may read: a producer's open transaction hides the {counted(partition.lag, 'message')} from offset "
         f"{partition.position} on from read_committed readers, for {spell(still)} or longer"
     )
     mend = (
@@ -772,7 +778,8 @@ def _of_all(swarm: Swarm) -> Iterator[Finding]:
     """What concerns the swarm as a whole."""
     if swarm.state == "stopping":
         left = [worker for worker in swarm.workers if worker.pid is not None]
-        text = f"the swarm is being stopped: {len(left)} of its workers are still finishing what they have in hand"
+        text = f"the swarm is being stopped: {len(left)} of its workers {plural(len(left), 'is', 'are')} still finishing what "
+        text += f"{plural(len(left), 'it has', 'they have')} in hand"
         yield Finding("stopping", "warning", "swarm", text)
     elif swarm.quiet:
         yield Finding(
@@ -796,7 +803,7 @@ def _everything_moves(swarm: Swarm) -> Finding:
     rate = sum(each.rate or 0.0 for each in partitions)
     lag = sum(lags) if len(lags) == len(partitions) else None
     jobs = sum(len(worker.jobs) for worker in swarm.workers)
-    size = f"{len(swarm.workers)} workers, {len(partitions)} partitions"
+    size = f"{counted(len(swarm.workers), 'worker')}, {counted(len(partitions), 'partition')}"
     if partitions and lag == 0 and not jobs:
         return Finding(
             "no_lag", "fine", "swarm", f"everything moves: there is nothing to do, no partition has a lag ({size})"

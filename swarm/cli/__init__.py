@@ -33,6 +33,7 @@ from swarm.cli import (  # noqa: F401  # each adds its commands, in this order
     letters,
     trying,
 )
+from swarm.wording import counted
 # isort: on
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell would say it
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(text: str, frames: str = "", code: int = FAILED) -> int:
     lines = text.rstrip().splitlines()
     if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [f"… and {len(lines) - MOST_LINES + 1} more lines: swarmctl check --json"]
+        lines[MOST_LINES - 1 :] = [f"… and {counted(len(lines) - MOST_LINES + 1, 'more line')}: swarmctl check --json"]
     print("\n".join([*lines, *([frames.rstrip()] if frames else [])]), file=sys.stderr)
     return code
 

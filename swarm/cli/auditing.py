@@ -67,7 +67,8 @@ def audit(
       swarmctl audit --journal /backup/host-a --journal /backup/host-b
       swarmctl audit --by-content
 
-    Exits 1 where something is left unexplained: a duplicate whose cause is unknown, or a gap that no handler asked for.
+    Exits 1 where something is left unexplained: a duplicate whose cause is unknown, or a gap that no handler asked for
+    and at-most-once does not allow.
     """
     from dataclasses import replace
 
@@ -105,6 +106,9 @@ def audit(
                 "partitions": report.partitions,
                 "processes": report.processes,
                 "troubles": list(report.troubles),
+                "missing": list(report.missing),
+                "daemons": list(report.daemons),
+                "groups": list(report.groups),
             }
         )
     else:

@@ -11,6 +11,7 @@ import click
 
 from swarm.cli.options import FAILED, MOST_LINES, dump, json_option, with_app, with_selection, with_settings
 from swarm.cli.root import cli
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.config import Loaded, Problem
@@ -71,7 +72,9 @@ def check(
         click.echo(f"warning: {warning}", err=True)
     settings = loaded.settings.swarm
     source = loaded.path.name if loaded.path is not None else "the settings"
-    click.echo(f"{source}: nothing wrong. app {settings.app}, name {settings.name}, {settings.workers} workers")
+    click.echo(
+        f"{source}: nothing wrong. app {settings.app}, name {settings.name}, {counted(settings.workers, 'worker')}"
+    )
     for group, values in properties.items():
         click.echo(f"\ngroup {group}")
         for name in sorted(values):

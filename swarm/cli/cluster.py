@@ -79,7 +79,7 @@ def lag(
     from swarm import lag as behind
     from swarm.admin import Cluster
     from swarm.cli import cluster_display
-    from swarm.client import TopicReader, common_properties
+    from swarm.client import Onlooker, TopicReader, common_properties
 
     loaded = load(config, overrides, app=app, require_app=False)
     subscribed = {} if groups and loaded.settings.swarm.app is None else _subscribed(loaded)[0]
@@ -93,10 +93,18 @@ def lag(
         contextlib.closing(
             TopicReader(kafka, "", next(iter(subscribed)), everything=not stable, thrifty=True)
         ) as reader,
+        contextlib.ExitStack() as stack,
     ):
+        onlookers: dict[str, Onlooker] = {}
+
+        def onlooker(group: str) -> Onlooker:
+            if group not in onlookers:
+                onlookers[group] = stack.enter_context(contextlib.closing(Onlooker(kafka, group)))
+            return onlookers[group]
+
         while True:
             with _readable(kafka, "lag", lambda: cluster.last_error):
-                facts = behind.gather(cluster, reader, subscribed, stable=stable)
+                facts = behind.gather(cluster, reader, onlooker, subscribed, stable=stable)
             answer = _lag_answer(facts, topics)
             if as_json:
                 dump(answer, indent=None if watch else 2)
@@ -228,8 +236,9 @@ def peek(
     JSON, text and headers, and so are the secrets of [kafka]; a message may hold others that nobody can tell.
     """
     from swarm import peeking
+    from swarm.admin import Cluster
     from swarm.cli import cluster_display
-    from swarm.client import TopicReader
+    from swarm.client import TopicReader, common_properties
     from swarm.redaction import Redaction
 
     if sum(each is not None for each in (offset, since, last)) > 1:
@@ -254,10 +263,18 @@ def peek(
         ) as reader,
         _readable(kafka, topic, lambda: reader.last_error),
     ):
-        found = peeking.look(reader, topic, wish, stable=stable)
+
+        def withheld(partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+            if not stable:
+                return {}
+            with contextlib.closing(Cluster(common_properties(kafka))) as cluster:
+                return peeking.held_back(cluster, topic, partitions)
+
+        found = peeking.look(reader, topic, wish, stable=stable, withheld=withheld)
     redaction = Redaction(kafka)
     messages = [peeking.shown(record, redaction, deserializer) for record in found.records]
-    answer = {"topic": topic, "messages": messages, "notes": found.notes}
+    hidden = sum(end - start for start, end in found.withheld.values())
+    answer = {"topic": topic, "messages": messages, "notes": found.notes, "withheld": hidden}
     if as_json:
         dump(answer)
         return 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from swarm.display import UNKNOWN, count, duration, size
+from swarm.wording import counted, plural
 
 _LONGEST: Final = 2000
 """Characters of a value; --json has all of it."""
@@ -39,7 +40,7 @@ def lag(answer: Mapping[str, Any]) -> str:
         if group["state"] == "dead":
             text += ": Kafka knows no such group, or has forgotten it"
         if group["unheld"]:
-            text += f", {group['unheld']} of {group['partitions']} partitions held by nobody"
+            text += f", {group['unheld']} of {counted(group['partitions'], 'partition')} held by nobody"
         if group["missing_topics"]:
             text += f"; there is no topic {', '.join(group['missing_topics'])}"
         said.append(text)
@@ -69,10 +70,14 @@ def topics(answer: Mapping[str, Any], now: float) -> str:
     for row in answer["topics"]:
         if row["under_replicated"]:
             lines.append(
-                f"{row['topic']}: {row['under_replicated']} of {row['partitions']} partitions have replicas that are not in sync."
+                f"{row['topic']}: {row['under_replicated']} of {counted(row['partitions'], 'partition')} "
+                f"{plural(row['under_replicated'], 'has', 'have')} replicas that are not in sync."
             )
         if row["leaderless"]:
-            lines.append(f"{row['topic']}: {row['leaderless']} partitions have no leader: nobody reads or writes them.")
+            lines.append(
+                f"{row['topic']}: {counted(row['leaderless'], 'partition')} {plural(row['leaderless'], 'has', 'have')} no leader: "
+                "nobody reads or writes there."
+            )
     lines += [f"there is no topic {name}." for name in answer["missing_topics"]]
     return "\n".join(lines) or "no topics"
 

@@ -11,6 +11,7 @@ import click
 from swarm.cli.options import FAILED, F, dump, json_option, load, moment_of, span_of, tell, with_settings
 from swarm.cli.root import Commands, cli
 from swarm.errors import SwarmError
+from swarm.wording import counted
 
 if TYPE_CHECKING:
     from swarm.letters import Selection
@@ -142,7 +143,7 @@ def dlq_list(
     click.echo(counts.table() if counts.rows else f"no dead letters in {', '.join(names)}" + _selected(selection))
     if strange:
         where = ", ".join(sorted({each["topic"] for each in strange}))
-        tell(f"{len(strange)} records in {where} are no dead letters: they have no swarm.source.topic header")
+        tell(f"{counted(len(strange), 'record')} in {where} without a swarm.source.topic header: no dead letter")
     return 0
 
 

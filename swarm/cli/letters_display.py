@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from swarm.letters import Letter, Outgoing
 from swarm.replay import Outcome
+from swarm.wording import counted
 
 _LONGEST: Final = 60
 """Characters of a key or an error in a line for people."""
@@ -115,7 +116,7 @@ def line(letter: Letter, message: Outgoing) -> str:
     offset = "?" if letter.source_offset is None else letter.source_offset
     where = f"{message.topic}/{message.partition}" if message.partition >= 0 else f"{message.topic} by its key"
     key = "" if letter.key is None else f"  key {_short(_text(letter.key) or '')}"
-    again = f"  sent back {letter.replayed} times" if letter.replayed else ""
+    again = f"  sent back {counted(letter.replayed, 'time')}" if letter.replayed else ""
     return f"{letter.source_topic}/{source}@{offset} -> {where}{key}  {_short(letter.error)}{again}"
 
 
@@ -123,7 +124,7 @@ def summary(outcome: Outcome, *, dry_run: bool) -> str:
     """What a replay did to one topic, for people."""
     targets = ", ".join(f"{topic} {count:,}" for topic, count in sorted(outcome.sent.items()))
     done = "would be sent back" if dry_run else "sent back"
-    parts = [f"{outcome.topic}: {_letters(outcome.count)} {done}" + (f" ({targets})" if targets else "")]
+    parts = [f"{outcome.topic}: {counted(outcome.count, 'letter')} {done}" + (f" ({targets})" if targets else "")]
     if outcome.other:
         parts.append(f"{outcome.other:,} not selected")
     if outcome.left:
@@ -139,10 +140,6 @@ def left_lines(outcome: Outcome, most: int = 10) -> list[str]:
     if len(outcome.left) > most:
         lines.append(f"left: … and {len(outcome.left) - most:,} more (--json lists all)")
     return lines
-
-
-def _letters(count: int) -> str:
-    return f"{count:,} letter{'' if count == 1 else 's'}"
 
 
 def _moment(milliseconds: int | None) -> str:

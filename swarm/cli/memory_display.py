@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from swarm.display import UNKNOWN, count, duration, size
+from swarm.wording import plural
 
 _TYPES: Final = 12
 _NAME: Final = 60
@@ -85,14 +86,22 @@ def _remarks(worker: Mapping[str, Any]) -> Iterable[str]:
     if dump and "error" in dump:
         yield f"{who}: {dump['path']} could not be written by the worker: {dump['error']}. It is a new file, on a path as the daemon sees it."
     elif dump:
-        yield f"{who}: {count(dump['objects'])} objects are in {dump['path']} ({size(dump['bytes'])}), a JSON object a line."
+        yield f"{who}: {_objects(dump['objects'])} {plural(dump['objects'], 'is', 'are')} in {dump['path']} ({size(dump['bytes'])}), a JSON object a line."
+
+
+def _objects(number: int | None) -> str:
+    return f"{count(number)} {plural(number, 'object')}"
+
+
+def _messages(number: int | None) -> str:
+    return f"{count(number)} {plural(number, 'message')}"
 
 
 def _collected(found: Mapping[str, Any]) -> str:
     freed = found["rss_before"] - found["rss"]
     trimmed = "malloc_trim gave memory back" if found["trimmed"] else "malloc_trim had nothing to give back"
     return (
-        f"{count(found['objects'])} objects were garbage, {trimmed}: {size(found['rss_before'])} before, {size(found['rss'])} now "
+        f"{_objects(found['objects'])} {plural(found['objects'], 'was', 'were')} garbage, {trimmed}: {size(found['rss_before'])} before, {size(found['rss'])} now "
         f"({_signed(-freed)}), in {duration(found['seconds'])}."
     )
 
@@ -111,7 +120,7 @@ def _details(worker: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             (
-                f"types, of {count(survey['objects'])} objects made since the fork and what they hold, "
+                f"types, of {_objects(survey['objects'])} made since the fork and what they hold, "
                 f"{size(survey['bytes'])} in all{part}:"
             ),
             *_types(worker["types"], signed=False),
@@ -135,19 +144,23 @@ def _allocators(worker: Mapping[str, Any]) -> list[str]:
         if found is None:
             lines.append(f"{what}: {UNKNOWN}")
             continue
-        more = f", {size(found['top'])} of it at the top" if name == "malloc" else f", {count(found['blocks'])} blocks"
+        more = (
+            f", {size(found['top'])} of it at the top"
+            if name == "malloc"
+            else f", {count(found['blocks'])} {plural(found['blocks'], 'block')}"
+        )
         lines.append(f"{what}: {size(found['used'])} in use, {size(found['free'])} free{more}")
     return lines
 
 
 def _queues(queues: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"librdkafka's queue, group {client['group']}: {count(client['messages'])} messages, {size(client['bytes'])}"
+        f"librdkafka's queue, group {client['group']}: {_messages(client['messages'])}, {size(client['bytes'])}"
         + (f", {duration(client['age'])} ago" if client["age"] is not None else " (statistics.interval.ms)")
         for client in queues["clients"]
     ]
     lanes = queues["lanes"]
-    return [*lines, f"lanes, in hand too: {count(lanes['messages'])} messages, {size(lanes['bytes'])}"]
+    return [*lines, f"lanes, in hand too: {_messages(lanes['messages'])}, {size(lanes['bytes'])}"]
 
 
 def _collector(found: Mapping[str, Any]) -> str:
@@ -155,7 +168,7 @@ def _collector(found: Mapping[str, Any]) -> str:
     counts, thresholds, runs = ("/".join(map(str, found[name])) for name in ("counts", "thresholds", "collections"))
     return (
         f"collector: {state}, counts {counts} of {thresholds}, runs {runs}, {count(found['garbage'])} in gc.garbage, "
-        f"{count(found['frozen'])} objects shared since the fork"
+        f"{_objects(found['frozen'])} shared since the fork"
     )
 
 

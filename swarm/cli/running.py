@@ -21,6 +21,7 @@ from swarm.cli.options import (
 )
 from swarm.cli.root import cli
 from swarm.errors import SwarmError
+from swarm.wording import plural
 
 if TYPE_CHECKING:
     from swarm.config import Loaded
@@ -228,8 +229,7 @@ def _pause(
         run_dirs(config, overrides), command, topic=topic, partition=partition, group=group, patience=10.0
     )
     held = sorted({each["worker"] for each in answer["result"]["held"]})
-    many = "s" if len(held) > 1 else ""
-    by = f"held by worker{many} {', '.join(map(str, held))}" if held else "no worker holds it now"
+    by = f"held by {plural(len(held), 'worker')} {', '.join(map(str, held))}" if held else "no worker holds it now"
     where = topic if partition is None else f"{topic}/{partition}"
     click.echo(f"{where} is {done}{f' in group {group}' if group else ''}: {by} (pid {answer['pid']})")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from swarm.cli.root import cli
+from swarm.wording import counted
 
 
 @cli.command(short_help="Write a small application to begin with.")
@@ -83,7 +84,7 @@ def broker(port: int, topics: dict[str, int], session_timeout: float | None) -> 
     with EmbeddedBroker(topics, port, session_timeout=session_timeout) as embedded:
         click.echo(f"bootstrap.servers = {embedded.bootstrap}")
         for name, partitions in topics.items():
-            click.echo(f"topic {name}, {partitions} partitions")
+            click.echo(f"topic {name}, {counted(partitions, 'partition')}")
         click.echo(f"To use it: export SWARM_KAFKA__BOOTSTRAP_SERVERS={embedded.bootstrap}")
         click.echo("Ctrl-C ends it.")
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import Any, Final
 from swarm.config import Problem
 from swarm.doctor import RULES
 from swarm.doctor.finding import SEVERITIES, Diagnosis, Finding
+from swarm.wording import counted
 
 WIDTH: Final = 100
 _LABEL: Final = 10
@@ -68,14 +69,14 @@ def _summary(diagnosis: Diagnosis) -> str:
     reasons = dict.fromkeys(_plain(why) for _, why in diagnosis.skipped)
     skipped = f" {len(diagnosis.skipped)} could not be made: {'; '.join(reasons)}." if reasons else ""
     counts = [
-        f"{count} {severity}{'s' if count > 1 and severity != 'info' else ''}"
+        counted(count, severity, "info" if severity == "info" else "")
         for severity in SEVERITIES
         if (count := sum(finding.severity == severity for finding in diagnosis.findings))
     ]
     if diagnosis.healthy:
         remarks = f" Remarks: {counts[0]}." if counts else ""
-        return f"everything is in order ({len(diagnosis.passed)} checks).{remarks}{skipped}"
-    return f"{', '.join(counts)}; {len(diagnosis.passed)} checks found nothing.{skipped}"
+        return f"everything is in order ({counted(len(diagnosis.passed), 'check')}).{remarks}{skipped}"
+    return f"{', '.join(counts)}; {counted(len(diagnosis.passed), 'check')} found nothing.{skipped}"
 
 
 def _plain(said: str) -> str:

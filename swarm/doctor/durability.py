@@ -7,6 +7,7 @@ from typing import Final
 
 from swarm.doctor.facts import Facts, Topic, Value, listed
 from swarm.doctor.finding import Found, Rule
+from swarm.wording import counted
 
 DOWNTIME: Final = 3 * 24 * 60
 """Minutes for which an application may plausibly be down: a long weekend."""
@@ -139,8 +140,7 @@ def _auto_create(facts: Facts) -> Iterator[Found]:
             "A misspelt name becomes a topic with the brokers' default partitions and replication, and its messages are read by "
             "nobody.",
             "Set auto.create.topics.enable = false on the brokers, and make topics on purpose.",
-            f"auto.create.topics.enable = true (broker); {facts.cluster.brokers} broker"
-            f"{'s' if facts.cluster.brokers != 1 else ''}",
+            f"auto.create.topics.enable = true (broker); {counted(facts.cluster.brokers, 'broker')}",
             None if facts.cluster.brokers > 1 else "info",
         )
 
@@ -194,7 +194,7 @@ def _open_transaction(facts: Facts) -> Iterator[Found]:
             "aborted: its producer is slow, hangs, or died, and then the broker waits for its transaction.timeout.ms.",
             f"Find that producer: kafka-transactions.sh describe-producers --topic {place[0]} --partition {place[1]} says which has a "
             "transaction there since when, and abort ends what nobody will.",
-            f"last stable offset {stable} at both looks{since}, high watermark {end}: {end - stable} messages are withheld",
+            f"last stable offset {stable} at both looks{since}, high watermark {end}: {counted(end - stable, 'message')} withheld",
             "error" if age is not None and age > OUTAGE else None,
         )
 

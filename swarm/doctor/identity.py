@@ -9,6 +9,7 @@ from typing import Final
 
 from swarm.doctor.facts import Facts, Group, LiveGroup, Member, listed
 from swarm.doctor.finding import Found, Rule, Unasked
+from swarm.wording import counted, plural
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _HEX: Final = re.compile(r"(?<![0-9a-z])[0-9a-f]{8,64}(?![0-9a-z])", re.IGNORECASE)
@@ -137,8 +138,8 @@ def _members_not_ours(facts: Facts) -> Iterator[Found]:
         alike = all(_is_swarm(member) for member in others)
         holding = sum(len(member.held) for member in others)
         yield Found(
-            f"{len(others)} member{'s' if len(others) > 1 else ''} of the group {group.name} "
-            f"{'are' if len(others) > 1 else 'is'} not of this daemon's name",
+            f"{counted(len(others), 'member')} of the group {group.name} "
+            f"{plural(len(others), 'is', 'are')} not of this daemon's name",
             "They look like a swarm of another name."
             if alike
             else "Somebody else has joined under this group id: a second "
@@ -146,7 +147,7 @@ def _members_not_ours(facts: Facts) -> Iterator[Found]:
             "Nothing, where that swarm runs the same application."
             if alike
             else "Find and stop it, or give it a group id of its own.",
-            f"{listed(member.label for member in others)}; they hold {holding} partition{'s' if holding != 1 else ''}; "
+            f"{listed(member.label for member in others)}; {plural(len(others), 'it holds', 'they hold')} {counted(holding, 'partition')}; "
             f"ours are called {facts.settings.swarm.name}.HOST.N or have the client.id {facts.settings.swarm.name}-N",
             "info" if alike else None,
         )

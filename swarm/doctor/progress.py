@@ -8,6 +8,7 @@ from typing import Final
 
 from swarm.doctor.facts import Facts, Group, Held, LiveGroup, Look, Member, Place, Seat, Worker, listed
 from swarm.doctor.finding import Found, Rule
+from swarm.wording import counted, plural
 
 FEWEST: Final = 50
 """Messages by which a lag has to grow between two looks, for single bursts and batches are no trend."""
@@ -36,12 +37,13 @@ def _workers(facts: Facts) -> Iterator[Found]:
         members = max(joined, group.members)
         if members > partitions:
             yield Found(
-                f"the group {group.name} has {members} members for {partitions} partition{'s' if partitions > 1 else ''}",
-                f"A partition has one member at a time: {members - partitions} of them stand by and only take memory.",
+                f"the group {group.name} has {counted(members, 'member')} for {counted(partitions, 'partition')}",
+                f"A partition has one member at a time: {members - partitions} of them "
+                f"{plural(members - partitions, 'stands', 'stand')} by and only {plural(members - partitions, 'takes', 'take')} memory.",
                 f"Lower swarm.workers to {max(1, partitions - (members - group.members))}, or give the topic more partitions; "
                 "as a deliberate reserve it does no harm.",
                 f"{facts.said('swarm.workers')}; members now: {joined}; "
-                + listed(f"{topic.name}: {topic.partitions} partitions" for topic in topics),
+                + listed(f"{topic.name}: {counted(topic.partitions, 'partition')}" for topic in topics),
             )
 
 

@@ -9,6 +9,7 @@ from swarm.allocator import ARENAS, chosen_arenas
 from swarm.doctor.facts import Facts, Write, listed
 from swarm.doctor.finding import SEVERITIES, Found, Rule
 from swarm.doctor.versions import defects_of
+from swarm.wording import counted
 
 MANY_ARENAS: Final = 4
 """Arenas of glibc from which on a worker may hold much more than it uses; ours are two."""
@@ -71,7 +72,7 @@ def _listeners(facts: Facts) -> Iterator[Found]:
             "listeners of the application raise, or are too slow",
             "What they would have said or counted is missing; processing goes on as if they were not there.",
             "See listener_failed in the log: it names the listener, the event and the error.",
-            listed(f"{worker.label}: {worker.listener_errors} times" for worker in failing),
+            listed(f"{worker.label}: {counted(worker.listener_errors, 'time')}" for worker in failing),
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from swarm.wording import counted
 from tests.support.machine import Machine
 from tests.support.ports import free_port
 from tests.support.project import Sections, merged, toml
@@ -134,7 +135,7 @@ class Service:
 
     def until_running(self, workers: int = 2) -> list[int]:
         """Waits for STATUS to say so; returns the workers' pids."""
-        wanted = f"running: {workers} of {workers} workers running"
+        wanted = f"running: {workers} of {counted(workers, 'worker')} running"
         self.wait_for(lambda: self.show("StatusText").startswith(wanted), wanted)
         return self.worker_pids()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from swarm import events
 from swarm.audit import CAUSES, Report, Wish, audit
 from swarm.audit_content import Repeat, Written, content_of, repeats
+from swarm.audit_display import plain
 from swarm.bus import Bus
 from swarm.journal import GRAIN, Journal, LaneLog
 from swarm.journal_reader import read
@@ -100,6 +103,12 @@ class Worker:
     def fails(self, start: int, end: int, attempt: int = 1, outcome: str = "failed") -> Worker:
         self.begins(start, end, attempt)
         self.log.failed(outcome, messages(start, end), attempt, "ValueError: no", 0.1)
+        return self
+
+    def aims(self, start: int, end: int, target: int | None = None) -> Worker:
+        """At-most-once: commits these before it runs them."""
+        self.host.now += 0.01
+        self.log.committing(start, end, target or end)
         return self
 
     def commits(self, offset: int) -> Worker:
@@ -360,6 +369,24 @@ def test_another_group_on_the_topic_is_told(tmp_path: Path) -> None:
     ]
     assert "daemon shop on shop" in report.duplicates[0].evidence
     assert ask(one, two, wish=Wish(groups=frozenset({"shop"}))).duplicates == ()
+    assert plain(report).splitlines()[1].startswith("Looked at: shop on shop, stock on stock; groups shop, stock. ")
+
+
+def test_it_says_whose_journals_it_has_looked_at(tmp_path: Path) -> None:
+    """Of one of two daemons it cannot know what the other one's group has processed."""
+    one, two = Host(tmp_path / "one", "shop"), Host(tmp_path / "two", "stock")
+    one.says("swarm_started")
+    one.worker().takes(0).runs(0, 10)
+    one.worker(1).takes(0, partition=1).runs(0, 10)
+    two.worker().takes(5, group="stock").runs(5, 20)
+
+    report = ask(one)
+    assert (report.daemons, report.groups) == (("shop on shop",), ("shop",))
+    assert plain(report).splitlines()[1] == (
+        "Looked at: shop on shop; group shop. What other daemons have done is in their journals (--journal)."
+    )
+    assert (ask(one, two).daemons, ask(one, two).groups) == (("shop on shop", "stock on stock"), ("shop", "stock"))
+    assert ask(one, two, wish=Wish(groups=frozenset({"stock"}))).groups == ("stock",)
 
 
 def test_hosts_that_share_a_group_are_looked_at_together(tmp_path: Path) -> None:
@@ -412,14 +439,148 @@ def test_a_topic_made_again_has_other_messages(host: Host) -> None:
     assert told(ask(host)) == []
 
 
+def missed(report: Report) -> list[tuple[str, int, int]]:
+    return [(each.cause, each.first_offset, each.last_offset) for each in report.gaps]
+
+
+AT_MOST_ONCE: dict[str, Any] = {"delivery": "at_most_once"}
+
+
 def test_what_at_most_once_had_in_hand_at_a_death_is_a_gap(host: Host) -> None:
-    """It was committed before, so nobody runs it again."""
-    host.worker(0).takes(0, delivery="at_most_once").commits(10).runs(0, 10).commits(20).begins(10, 20).dies()
-    host.worker(0).takes(20, delivery="at_most_once").runs(20, 30)
+    """It was committed before, so nobody runs it again: as promised, and so explained."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).commits(10).runs(0, 10).commits(20).begins(10, 20).dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).runs(20, 30)
 
     report = ask(host)
     assert told(report) == []
-    assert [(each.cause, each.first_offset, each.last_offset) for each in report.gaps] == [("crash", 10, 19)]
+    assert missed(report) == [("crash", 10, 19)]
+    assert report.unexplained == 0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_at_most_once_had_committed_and_not_begun_at_a_death_is_a_gap(host: Host, answered: bool) -> None:
+    """Also where the broker's answer was never heard: nobody but the one that died had set the offset forward."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10).aims(10, 20)
+    if answered:
+        one.commits(20)
+    one.dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).aims(20, 30).commits(30).runs(20, 30)
+
+    report = ask(host)
+    assert (told(report), missed(report), report.unexplained) == ([], [("crash", 10, 19)], 0)
+    said = report.gaps[0].evidence
+    had = "had committed 20" if answered else "had sent the commit of 20, and heard no answer"
+    for words in ("at-most-once: worker 0 of shop", had, "before their run", "killed (SIGKILL)", f"pid {one.pid}"):
+        assert words in said, words
+
+
+def test_what_at_most_once_had_not_committed_at_a_death_is_run_by_the_next_one(host: Host) -> None:
+    """The broker had not heard of it; and what somebody sets forward later is not the death's doing."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10).aims(10, 20).dies()
+    host.worker(0).takes(10, **AT_MOST_ONCE).aims(10, 15).commits(15).runs(10, 15).gives_up("shutdown").ends()
+    assert ask(host).gaps == ()
+
+    host.worker(0).takes(20, **AT_MOST_ONCE).aims(20, 30).commits(30).runs(20, 30)
+    report = ask(host)
+    assert (missed(report), report.unexplained) == ([("offset_reset", 15, 19)], 1)
+
+
+def test_of_at_most_once_only_what_was_never_begun_is_a_gap(host: Host) -> None:
+    """`each` may have begun a part of its batch; what was skipped at the end of it belongs to nobody; what was set forward from outside
+    is told apart."""
+    one = host.worker(0).takes(0, each=True, **AT_MOST_ONCE).aims(0, 10, 13).commits(13)
+    one.fails(0, 4).dies()
+    host.worker(0).takes(20, **AT_MOST_ONCE).runs(20, 30)
+
+    assert missed(ask(host)) == [("crash", 4, 9), ("offset_reset", 13, 19)]
+
+
+def test_what_at_most_once_skipped_is_no_gap_at_a_death(host: Host) -> None:
+    """It commits behind what a filter took out, too; no run was to come."""
+    host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10, 12).commits(12).runs(0, 10).commits(30).dies()
+    host.worker(0).takes(30, **AT_MOST_ONCE).runs(30, 40)
+
+    assert ask(host).gaps == ()
+
+
+def test_what_at_most_once_had_committed_and_let_go_of_is_a_gap(host: Host) -> None:
+    """The partition was taken while the commit was under way. One that ran them all the same has lost nothing."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).gives_up(late=True)
+    host.worker(1).takes(10, **AT_MOST_ONCE).runs(10, 20)
+    report = ask(host)
+    assert (missed(report), report.unexplained) == ([("rebalance", 0, 9)], 0)
+    assert f"pid {one.pid}) let go of the partition" in report.gaps[0].evidence
+
+    one.runs(0, 10)
+    assert ask(host).gaps == ()
+
+
+def test_what_at_most_once_had_committed_after_a_seek_and_not_begun_is_a_gap(host: Host) -> None:
+    """What it had run before it went back does not count as begun again; but it was run, and is no gap either."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10)
+    one.hears(events.PartitionSought("shop", "orders", 0, 5)).commits(5).aims(5, 15).commits(15).dies()
+    host.worker(0).takes(15, **AT_MOST_ONCE).runs(15, 20)
+
+    assert missed(ask(host)) == [("crash", 10, 14)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happens_at_most_once_has_the_gaps_that_it_had(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Random histories of one partition: what was committed and never run by anybody, and nothing else, is a gap; no message is run twice."""
+    host = Host(tmp_path_factory.mktemp("random") / "journal")
+    host.says("swarm_started")
+    committed = 0
+    worker = host.worker(0).takes(0, **AT_MOST_ONCE)
+    lost: dict[int, str] = {}
+
+    def heir(cause: str, unrun: range) -> None:
+        nonlocal worker
+        lost.update(dict.fromkeys(unrun, cause))
+        worker = host.worker(0).takes(committed, **AT_MOST_ONCE)
+
+    for _ in range(data.draw(st.integers(3, 14))):
+        if data.draw(st.booleans()):
+            committed += data.draw(st.integers(0, 3))  # what a filter took out
+            worker.commits(committed)
+        start, end = committed, committed + data.draw(st.integers(1, 5))
+        match data.draw(
+            st.sampled_from(["run", "run", "dies unheard", "dies", "dies answered", "in hand", "revoke", "late"])
+        ):
+            case "run":
+                committed = end
+                worker.aims(start, end).commits(end).runs(start, end)
+            case "dies unheard":
+                worker.aims(start, end).dies()
+                committed = data.draw(st.sampled_from([start, end]))
+                heir("crash", range(start, committed))
+            case "dies answered":
+                committed = end
+                worker.aims(start, end).commits(end).dies()
+                heir("crash", range(start, end))
+            case "in hand":
+                committed = end
+                worker.aims(start, end).commits(end).begins(start, end).dies()
+                heir("crash", range(start, end))
+            case "dies":
+                worker.dies()
+                heir("", range(0))
+            case "revoke":
+                worker.gives_up().ends()
+                heir("", range(0))
+            case "late":
+                worker.aims(start, end).gives_up(late=True).ends()
+                committed = data.draw(st.sampled_from([start, end]))
+                heir("rebalance", range(start, committed))
+    worker.aims(committed, committed + 1).commits(committed + 1).runs(committed, committed + 1)
+
+    report = ask(host)
+    found = {n: each.cause for each in report.gaps for n in range(each.first_offset, each.last_offset + 1)}
+    assert found == lost
+    assert report.duplicates == ()
+    assert report.unexplained == 0
 
 
 def test_before_what_was_dropped_no_gap_is_seen(host: Host) -> None:
@@ -434,6 +595,96 @@ def test_before_what_was_dropped_no_gap_is_seen(host: Host) -> None:
     worker.takes(500).runs(500, 600)
 
     assert ask(host).gaps == ()
+
+
+class Segments:
+    """The files of one worker's journal, of which one in the middle gets lost."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def turn(self) -> None:
+        """What comes now stands in a new file."""
+        before = self.files()
+        while self.files() == before:
+            self.worker.host.now += 1
+            self.worker.journal.fact("noise", text="x" * 500)
+
+    def files(self) -> list[Path]:
+        return sorted(self.worker.host.directory.glob(f"worker-{self.worker.index:04d}-*.seg"))
+
+    def lose(self, number: int, how: str = "deleted") -> None:
+        path = self.files()[number]
+        if how == "deleted":
+            path.unlink()
+        else:  # the page with the header came back empty
+            path.write_bytes(bytes(4096) + path.read_bytes()[4096:])
+
+
+@pytest.mark.parametrize("how", ["deleted", "empty"])
+def test_of_the_time_of_a_journal_that_is_missing_in_the_middle_no_gap_is_judged(host: Host, how: str) -> None:
+    """It says whose part it is, from when to when. Whatever comes after that is judged as ever."""
+    one = host.worker(2).takes(0).runs(0, 10).commits(10).gives_up()
+    segments = Segments(one)
+    segments.turn()
+    began = host.now
+    one.takes(10).runs(10, 50).commits(50).gives_up()
+    segments.turn()
+    ended = host.now
+    one.takes(50).runs(50, 60).commits(60).gives_up()
+    assert (ask(host).gaps, ask(host).missing) == ((), ())
+
+    segments.lose(1, how)
+    report = ask(host)
+    assert (report.gaps, told(report), report.unexplained) == ((), [], 0)
+    (said,) = report.missing
+    assert "part of the journal of worker 2 is missing, from " in said
+    since, until = (datetime.datetime.fromisoformat(part).timestamp() for part in re.findall(r"20\S+Z", said))
+    assert [since, until] == pytest.approx([began, ended], abs=1.1)
+    assert str(host.directory) in said
+    assert len(report.troubles) == (0 if how == "deleted" else 1)
+    assert "\nPart of the journal of worker 2 is missing, from " in plain(report)
+
+    host.worker(1).takes(80).runs(80, 90)
+    assert [(each.cause, each.first_offset, each.last_offset) for each in ask(host).gaps] == [("offset_reset", 60, 79)]
+
+
+def test_a_cause_that_may_be_missing_with_a_part_of_the_journal_is_not_guessed(host: Host) -> None:
+    """Without that part it would look like a crash. What stands in the rest is a cause as ever."""
+    one = host.worker(0).takes(0).fails(0, 5).runs(0, 10, 2)
+    segments = Segments(one)
+    segments.turn()
+    one.gives_up("lost")
+    segments.turn()
+    one.takes(0, partition=1).dies()
+    host.worker(1).takes(0).runs(0, 10)
+    assert told(ask(host)) == [("retry", 0, 4), ("rebalance", 0, 9)]
+
+    segments.lose(1)
+    report = ask(host)
+    assert told(report) == [("retry", 0, 4), ("unknown", 0, 9)]
+    said = report.duplicates[1].evidence
+    assert said.startswith("part of the journal of worker 0 is missing, from "), said
+    assert "and perhaps the cause with it" in said
+    assert "SIGKILL" not in said
+    assert report.unexplained == 1
+
+
+def test_what_at_most_once_may_have_run_in_a_part_that_is_missing_is_no_gap(host: Host) -> None:
+    """What it had committed, and what it had in hand, before that part."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10)
+    segments = Segments(one)
+    segments.turn()
+    one.runs(0, 10)
+    segments.turn()
+    one.fails(10, 12)
+    one.dies()
+    host.worker(1).takes(12, **AT_MOST_ONCE).runs(12, 20)
+    assert ask(host).gaps == ()
+
+    segments.lose(1)
+    report = ask(host)
+    assert (report.gaps, len(report.missing)) == ((), 1)
 
 
 def test_a_wish_chooses_by_place_and_time(host: Host) -> None:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from swarm.client import PROBE, Client
+from swarm import client as port
+from swarm.client import PROBE, Client, Onlooker
 
 
 class Raw:
@@ -108,3 +109,40 @@ def test_with_the_new_protocol_a_member_is_one_whose_coordinator_answers(raw: Ra
     assert not member.is_member
     raw.is_silent = False
     assert member.is_member
+
+
+class Moving:
+    """A consumer whose group's coordinator is found at the last of so many questions."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.code, self.left = code, times
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self.left -= 1
+        if self.left >= 0:
+            raise KafkaException(KafkaError(self.code))
+        return [TopicPartition(p.topic, p.partition, 7) for p in partitions]
+
+
+def onlooker(raw: Moving) -> Onlooker:
+    made = Onlooker.__new__(Onlooker)
+    made._raw = cast(Any, raw)
+    return made
+
+
+def test_who_looks_on_asks_a_coordinator_that_is_only_being_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first group of a cluster has none yet. What no waiting mends is said at once, and no one waits for ever."""
+    monkeypatch.setattr(port, "_ASK_AGAIN", 0.001)
+    for code in (
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    ):
+        assert onlooker(Moving(code, 2)).committed([("orders", 0)], 30.0) == {("orders", 0): 7}
+
+    forbidden = Moving(KafkaError.GROUP_AUTHORIZATION_FAILED, 5)
+    with pytest.raises(KafkaException):
+        onlooker(forbidden).committed([("orders", 0)], 30.0)
+    assert forbidden.left == 4
+    with pytest.raises(KafkaException):
+        onlooker(Moving(KafkaError.NOT_COORDINATOR, 10**9)).committed([("orders", 0)], 0.02)

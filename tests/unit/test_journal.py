@@ -211,6 +211,27 @@ def test_commits_are_kept_with_their_time(desk: Desk) -> None:
     assert [(each.offset, each.at - each.since) for each in desk.only().commits] == [(10, 1.0), (2, 0.0)]
 
 
+def test_what_at_most_once_commits_before_its_run_is_kept_as_the_newest(desk: Desk) -> None:
+    """In one record that is overwritten, and a new one after a while: a death finds what was not begun."""
+    log = lane(desk.journal())
+    log.committing(0, 8, 10)
+    run(log, 0, 7)
+    before = desk.newest._store._used
+    log.committing(10, 15, 15)
+    assert desk.newest._store._used == before
+    found = desk.only().ahead
+    assert found is not None
+    assert (found.start, found.end, found.offset, found.at) == (10, 15, 15, desk.now)
+
+    desk.now += GRAIN + 1
+    log.committing(15, 20, 22)
+    assert desk.newest._store._used > before
+    found = desk.only().ahead
+    assert found is not None
+    assert (found.start, found.end, found.offset, found.at) == (15, 20, 22, desk.now)
+    assert desk.read().processes[0].seen_at == desk.now
+
+
 def test_events_of_an_assignment_are_among_its_facts(desk: Desk) -> None:
     """Without a word from the code that publishes them."""
     lane(desk.journal())
@@ -460,6 +481,7 @@ def test_whatever_bits_are_wrong_the_rest_is_read(data: st.DataObject) -> None:
     for number in range(20):
         records.append(form.pack_span(2.0, 1, number))
         records.append(form.pack_commit(2.0, 1, number))
+        records.append(form.pack_ahead(2.0, 1, number, number + 1, number + 1))
     body = b"".join(records)
     header = bytearray(form.pack_header(0, 1.0))
     struct.pack_into("@Q", header, form.USED_AT, len(header) + len(body))

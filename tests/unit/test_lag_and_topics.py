@@ -55,6 +55,7 @@ def test_what_is_gone_or_beyond_the_end_is_said() -> None:
     found = rows(facts({0: 3, 1: 20}, {0: 9, 1: 9}, first={0: 5, 1: 0}, partitions=2), NOW)
 
     assert found[0]["note"] == "2 of it are gone (retention)"
+    assert rows(facts({0: 4}, {0: 9}, first={0: 5}, partitions=1), NOW)[0]["note"] == "1 of it is gone (retention)"
     assert found[1]["note"].startswith("11 beyond the end")
     assert found[1]["lag"] == 0
 
@@ -105,7 +106,7 @@ def test_topics_are_summed_up_and_what_is_wrong_is_said() -> None:
     assert (orders["under_replicated"], orders["leaderless"], orders["read_by"]) == (1, 1, ["shop"])
     assert (log["messages"], log["retention_ms"], log["dead_letters"]) == (None, None, True)
     assert "compacted, 7 days" in text
-    assert "1 of 2 partitions have replicas that are not in sync" in text
+    assert "1 of 2 partitions has replicas that are not in sync" in text
     assert "there is no topic gone" in text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -83,8 +83,13 @@ def offsets(reader: Reader, **wish: Any) -> list[tuple[int, int]]:
     return [(record.partition(), record.offset()) for record in found.records]
 
 
-def notes(reader: Reader, **wish: Any) -> list[str]:
-    return look(reader, "orders", Wish(**wish), stable=True).notes  # type: ignore[arg-type]
+def notes(reader: Reader, held: Mapping[int, tuple[int, int]] | None = None, **wish: Any) -> list[str]:
+    """held: what open transactions withhold."""
+
+    def withheld(partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+        return {number: bounds for number, bounds in (held or {}).items() if number in partitions}
+
+    return look(reader, "orders", Wish(**wish), stable=True, withheld=withheld).notes  # type: ignore[arg-type]
 
 
 TWO = Reader({0: (5, 10), 1: (0, 3)}, [*(Record(0, n) for n in range(5, 10)), *(Record(1, n) for n in range(3))])
@@ -118,6 +123,49 @@ def test_gaps_are_said_where_they_are_seen() -> None:
         "orders/0: no message at 5..7 (compacted away, aborted, or a transaction's marker)",
     ]
     assert notes(reader, offset=3, limit=2) == []
+
+
+SAYS = (
+    "withheld by an open transaction: swarmctl lag says who waits for it, swarmctl doctor how to find its producer; "
+    "--read-uncommitted shows them"
+)
+
+
+def test_what_an_open_transaction_withholds_is_said_in_one_line() -> None:
+    """Of all partitions that were looked at to their end: there is more, and it is not the end of the log."""
+    assert notes(TWO, {0: (10, 17)}, last=3) == [f"orders: 7 offsets are {SAYS} (orders/0 from 10 on)"]
+    assert notes(TWO, {0: (10, 17), 1: (3, 4)}, last=3) == [
+        f"orders: 8 offsets are {SAYS} (orders/0 from 10 on, orders/1 from 3 on)"
+    ]
+    assert notes(TWO, {0: (10, 11), 1: (3, 4)}, last=3, partition=1) == [
+        f"orders: 1 offset is {SAYS} (orders/1 from 3 on)"
+    ]
+    many = dict.fromkeys(range(9), (0, 2))
+    (said,) = notes(Reader(dict.fromkeys(many, (0, 0)), []), many, last=1)
+    assert said.startswith("orders: 18 offsets are ")
+    assert said.endswith("orders/5 from 0 on, and 3 more partitions)")
+
+
+def test_what_is_withheld_is_said_only_to_who_gets_there() -> None:
+    """Who has got as many messages as were asked for has not missed it; a log that is withheld is neither empty nor at its end."""
+    assert notes(TWO, {0: (10, 17)}, partition=0, offset=5, limit=5) == []
+    assert notes(TWO, {0: (10, 17)}, partition=0, offset=5, limit=6) == [
+        f"orders: 7 offsets are {SAYS} (orders/0 from 10 on)"
+    ]
+    assert notes(TWO, {0: (10, 17)}, partition=0, offset=12) == [f"orders: 7 offsets are {SAYS} (orders/0 from 10 on)"]
+    assert notes(TWO, {0: (10, 17)}, partition=0, offset=17) == [
+        "orders/0: the log ends at 17, there is no 17 yet",
+        f"orders: 7 offsets are {SAYS} (orders/0 from 10 on)",
+    ]
+    assert notes(Reader({0: (0, 0)}, []), {0: (0, 2)}, last=1) == [f"orders: 2 offsets are {SAYS} (orders/0 from 0 on)"]
+
+
+def test_what_is_withheld_is_not_read_where_the_bounds_reach_further() -> None:
+    reader = Reader({0: (0, 9)}, [Record(0, n) for n in range(9)])
+    found = look(reader, "orders", Wish(last=2), stable=True, withheld=lambda _: {0: (5, 9)})  # type: ignore[arg-type]
+
+    assert [record.offset() for record in found.records] == [3, 4]
+    assert found.withheld == {0: (5, 9)}
 
 
 def test_a_key_is_looked_for_as_long_as_it_takes() -> None:

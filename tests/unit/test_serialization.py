@@ -122,7 +122,7 @@ def test_json_is_read_when_the_value_is_asked_for_and_only_then() -> None:
 def test_what_is_no_json_is_named_with_its_place_and_the_cause(raw: bytes) -> None:
     """Topic, partition, offset, what was expected, and what the parser says; not the value itself, which may be a secret."""
     with pytest.raises(
-        DeserializationError, match=r"^orders/3@17: expected JSON, got \d+ bytes: \w+(Error|:)"
+        DeserializationError, match=r"^orders/3@17: expected JSON, got [\d,]+ bytes?: \w+(Error|:)"
     ) as error:
         _ = message(raw, Json()).value
 

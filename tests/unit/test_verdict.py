@@ -234,7 +234,7 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
     "suspect": (
         with_partition(lag=4),
         {"suspects": (Suspect("shop", "orders", 3, 100, 104, 1),)},
-        "orders/3 offsets 100-104 were in hand when a worker died by its own fault, 1 times; after two deaths they run one by one",
+        "orders/3 offsets 100-104 were in hand when a worker died by its own fault, 1 time; after two deaths they run one by one",
     ),
     "dead_letter_undelivered": (
         replace(
@@ -324,7 +324,7 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
             with_partition(phase="ready", since=9.0, lag=7), jobs=(job(partition=0, where="shop.py line 18 (charge)"),)
         ),
         {},
-        "orders/3 has been in the queue of worker 1 for 9.0 s: its 1 processing threads are busy, orders/0 for 40 s in shop.py line 18",
+        "orders/3 has been in the queue of worker 1 for 9.0 s: its 1 processing thread is busy, orders/0 for 40 s in shop.py line 18",
     ),
     "queued behind who waits": (
         replace(with_partition(phase="ready", since=9.0, lag=7), jobs=(job(partition=0, **AT_A_LOCK),)),
@@ -428,9 +428,9 @@ def test_a_healthy_swarm_moves() -> None:
     meant = replace(with_partition(lag=5, phase="running"), jobs=(job(limit=None),))
 
     assert [each.text for each in idle] == [
-        "everything moves: there is nothing to do, no partition has a lag (1 workers, 1 partitions)"
+        "everything moves: there is nothing to do, no partition has a lag (1 worker, 1 partition)"
     ]
-    assert of_swarm(swarm_of(brief))[0].text == "everything moves: 1 workers, 1 partitions, a lag of 5, 9 messages/s"
+    assert of_swarm(swarm_of(brief))[0].text == "everything moves: 1 worker, 1 partition, a lag of 5, 9 messages/s"
     assert [each.rule for each in of_swarm(swarm_of(meant))] == ["moves", "slow_job"]
 
 

@@ -192,6 +192,7 @@ def test_two_daemons_of_two_groups_are_seen_over_both_journals(
     for daemon in (shop, stock):
         alone = daemon.audit()
         assert (alone["duplicates"], alone["gaps"], alone["messages"], alone["exit"]) == ([], [], 20, 0)
+        assert alone["groups"] == [daemon.group], "it says whose journal that is"
     answer = shop.audit(*shop.journal, *stock.journal)
     assert told(answer) == [(orders, "second_group", 0, 9)] * 2
     for repeated in answer["duplicates"]:
@@ -329,9 +330,60 @@ def test_a_repetition_whose_record_is_damaged_is_unknown(
     answer = daemon.audit()
     assert (told(answer), answer["gaps"]) == ([(orders, "unknown", 5, 8)], [])
     assert "nothing is recorded between them" in answer["duplicates"][0]["evidence"]
-    assert answer["troubles"] == [f"{segment}: damaged in 1 places: what stood there is passed over"]
+    assert answer["troubles"] == [f"{segment}: damaged in 1 place: what stood there is passed over"]
     assert (answer["unexplained"], answer["exit"]) == (1, 1)
 
 
 def _segments(daemon: Daemon, writer: str) -> list[Path]:
     return sorted(Path(daemon.settings["swarm"]["state_dir"]).glob(f"journal/{writer}-*.seg"))
+
+
+FAILS_ONCE = """
+    from swarm import App, Backoff
+    from recording import record
+
+    app = App("shop")
+    seen = set()
+
+    @app.each("TOPIC", backoff=Backoff(initial=0.001, maximum=0.001))
+    def orders(message):
+        record(message)
+        if message.offset not in seen:
+            seen.add(message.offset)
+            raise ValueError("a first time")  # so the journal has much to say
+"""
+
+
+def test_what_is_missing_in_the_middle_of_a_journal_is_said_and_not_judged(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """A daemon ran three times; what is left of its journal is the beginning and the end. What it did between looks like offsets that
+    somebody had set forward, and it says why that is not so."""
+    orders = topic()
+    daemon = swarm_project(FAILS_ONCE.replace("TOPIC", orders), {**FULL, "journal": {"size": "1MiB"}})
+    daemon.expect_errors("consume_failed")
+    Recording(daemon.folder)
+    for turn in range(3):
+        broker.produce(orders, [(None, str(number)) for number in range(300)], 0)
+        daemon.start()
+        daemon.wait_for(lambda end=300 * (turn + 1): broker.committed(daemon.group) == {(orders, 0): end}, what="all")  # type: ignore[misc]
+        assert daemon.stop() == 0
+        segments = _segments(daemon, "worker-0000")
+        if turn == 0:
+            first = len(segments)
+        elif turn == 1:
+            second = len(segments)
+    whole = daemon.audit()
+    assert (whole["gaps"], whole["missing"], whole["unexplained"]) == ([], [], 0)
+    assert len(whole["duplicates"]) > 600
+
+    assert 1 < first < second < len(segments)
+    for segment in segments[first - 1 : second]:  # the second run began in the last one of the first
+        segment.unlink()
+    answer = daemon.audit()
+    assert (answer["gaps"], answer["unexplained"], answer["exit"]) == ([], 0, 0)
+    (missing,) = answer["missing"]
+    assert missing.startswith("part of the journal of worker 0 is missing, from 20")
+    assert str(segments[0].parent) in missing
+    told = daemon.run("audit").stdout
+    assert "Part of the journal of worker 0 is missing, from 20" in told

@@ -158,3 +158,39 @@ def test_deleted_compacted_and_aborted_offsets_are_said_not_shown(
     assert [each["value"] for each in committed["messages"]] == ["first", "last"]
     assert committed["notes"] == [f"{name}/0: no message at 1..3 (compacted away, aborted, or a transaction's marker)"]
     assert [each["value"] for each in everything["messages"]] == ["first", "aborted", "last"]
+
+
+def test_what_an_open_transaction_withholds_is_said(
+    broker: Broker, topic: Callable[..., str], swarm_project: Callable[..., Daemon]
+) -> None:
+    """Two messages that nobody may read yet, of one partition of two: in one line, and nothing once they may."""
+    name = topic(2)
+    broker.produce(name, [(None, "first")], 0)
+    daemon = swarm_project(APP.replace("ORDERS", name).replace("GROUP", name).replace("deserializer=Order", ""))
+    assert asked(daemon, "peek", name)["notes"] == [f"{name}/1 is empty"]
+    producer = Producer({"bootstrap.servers": broker.direct, "transactional.id": name})
+    producer.init_transactions(30.0)
+    producer.begin_transaction()
+    for text in ("second", "third"):
+        producer.produce(name, text, partition=0)
+    assert producer.flush(30.0) == 0
+
+    said = f"{name}: 2 offsets are withheld by an open transaction: swarmctl lag says who waits for it, swarmctl doctor"
+    look = asked(daemon, "peek", f"{name}/0")
+    assert ([each["value"] for each in look["messages"]], look["withheld"]) == (["first"], 2)
+    (note,) = look["notes"]
+    assert note.startswith(said)
+    assert note.endswith(f"({name}/0 from 1 on)")
+    behind = asked(daemon, "peek", f"{name}/0", "--offset", "2")
+    assert (behind["messages"], behind["notes"]) == ([], [note])
+    plain = daemon.run("peek", f"{name}/0")
+    assert f"{name}/0@0" in plain.stdout
+    assert [line for line in plain.stderr.splitlines() if said in line] == plain.stderr.splitlines()
+    everything = asked(daemon, "peek", f"{name}/0", "--read-uncommitted")
+    assert [each["value"] for each in everything["messages"]] == ["first", "second", "third"]
+    assert (everything["notes"], everything["withheld"]) == ([], 0)
+
+    producer.commit_transaction(30.0)
+    after = asked(daemon, "peek", f"{name}/0")
+    assert [each["value"] for each in after["messages"]] == ["first", "second", "third"]
+    assert (after["notes"], after["withheld"]) == ([], 0)
