@@ -37,6 +37,9 @@ class Dispatcher:
         self._work = threading.Condition(self.lock)
         self.rested = threading.Condition(self.lock)
         """Notified whenever a lane comes to rest."""
+        self.room = threading.Condition(self.lock)
+        """Notified when a lane that was full has come down to `wanted_at`. Not at each rest: a thread that is called takes the
+        interpreter's lock from the handlers, for nothing where the lane is nearly as full as before."""
         self._clock = clock
         self._ready: deque[Lane] = deque()
         self._divided: deque[Division] = deque()
@@ -309,6 +312,8 @@ class Dispatcher:
                 until, lane.delayed_until = lane.delayed_until, None
                 self._wait(lane, until, lane.waits_for)
         self.rested.notify_all()
+        if lane.buffered <= lane.wanted_at:
+            self.room.notify_all()
 
     def wake(self) -> None:
         """Let a thread look again. Under the lock."""

@@ -50,6 +50,8 @@ HOLD: Final = 1.0
 prefetched and costs up to a second at the resume (docs/design.md), so a short backpressure must not pause."""
 HOLD_WHILE_OTHERS_STARVE: Final = 0.1
 """The same while another partition of ours has nothing to do: it may have messages waiting behind."""
+HOLD_STEP: Final = 0.02
+"""Seconds after which a poller that holds back looks again, whoever has called it or not."""
 REVOKE_MARGIN: Final = 10.0
 """Seconds before `max.poll.interval.ms` at which waiting in a revocation ends: time to commit and to answer the group."""
 MEMBERSHIP_PATIENCE: Final = 5.0
@@ -307,12 +309,23 @@ class Group:
             self._hold_since = now
         starving = any(self._starves(lane) for lane in self.lanes.values())
         if now - self._hold_since < (HOLD_WHILE_OTHERS_STARVE if starving else HOLD):
-            with self._dispatcher.lock:
-                self._dispatcher.rested.wait(0.02)
-            return True
+            return self._wait_for_room(full)
         self._pause(full)
         self._hold_since = 0.0
         return False
+
+    def _wait_for_room(self, full: Sequence[Lane]) -> bool:
+        """Wait until one of these lanes is half empty, for a moment at most; False: one is already."""
+        half = {lane: self._capacity(lane) // 2 for lane in full}
+        with self._dispatcher.lock:
+            if any(lane.buffered <= at for lane, at in half.items()):
+                return False
+            for lane, at in half.items():
+                lane.wanted_at = at
+            self._dispatcher.room.wait(HOLD_STEP)
+            for lane in full:
+                lane.wanted_at = -1
+        return True
 
     def _starves(self, lane: Lane) -> bool:
         """Whether a lane has nothing to do although there is more in its partition (the watermark moves without our fetching)."""

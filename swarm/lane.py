@@ -102,6 +102,8 @@ class Lane:
 
         self.chunks: deque[list[Record]] = deque()
         self.buffered = 0
+        self.wanted_at = -1
+        """Of `buffered`: where the poller, which holds back because this lane is full, wants to be called."""
         self.message_bytes = 200
         """About the size of this lane's messages, with what an object costs."""
         self.fetch_next = start

@@ -78,6 +78,7 @@ class Stage:
         self.dispatcher = Dispatcher(lambda: self.now)
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
         self.dispatcher.rested.wait = self._let_others_run  # type: ignore[method-assign]
+        self.dispatcher.room.wait = self._let_others_run  # type: ignore[method-assign]
         self._producer_before = app._producer
         app._producer = cast(Any, FakeProducer(kafka))
         bus = Bus([(Event, self.events.append)])

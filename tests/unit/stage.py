@@ -415,6 +415,7 @@ class Stage:
         self._next = self.dispatcher.next
         self.dispatcher._work.wait = self._would_wait  # type: ignore[method-assign]
         self.dispatcher.rested.wait = self._let_others_run  # type: ignore[method-assign]
+        self.dispatcher.room.wait = self._let_others_run  # type: ignore[method-assign]
         runtime = make_runtime(plan, self.broker, self.dispatcher, lambda: self.now, self.events)
         self.runtime = runtime
         self.board: Scoreboard = runtime.board

@@ -67,6 +67,33 @@ class Hall:
             self.dispatcher.offer(lane, self.now)
 
 
+def test_a_poller_that_holds_back_is_called_once_there_is_room_and_not_at_each_rest() -> None:
+    """Of a full lane, half has to be gone; whom no poller waits for calls nobody."""
+    hall = Hall(max_messages=2)
+    [lane] = hall.lanes
+    called: list[int] = []
+    hall.dispatcher.room.notify_all = lambda: called.append(lane.buffered)  # type: ignore[method-assign]
+    hall.feed(lane, 10)
+
+    def work() -> None:
+        taken = hall.next()
+        assert taken is lane
+        lane.take()
+        hall.done(lane)
+
+    work()
+    assert called == []
+    lane.wanted_at = 4
+    work()
+    assert (lane.buffered, called) == (6, [])
+    work()
+    assert called == [4]
+    lane.wanted_at = -1
+    work()
+    work()
+    assert (lane.buffered, called) == (0, [4])
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_no_lane_runs_twice_at_once_and_none_is_forgotten(seed: int) -> None:

@@ -329,7 +329,7 @@ ON_PARTITIONS: dict[str, tuple[Worker, dict[str, Any], str]] = {
     "queued behind who waits": (
         replace(with_partition(phase="ready", since=9.0, lag=7), jobs=(job(partition=0, **AT_A_LOCK),)),
         {},
-        "processing threads are busy, orders/0 for 40 s, which waits at `with LOCK:` (shop.py line 18)",
+        "processing thread is busy, orders/0 for 40 s, which waits at `with LOCK:` (shop.py line 18)",
     ),
     "commit_refused": (
         replace(  # the refusal of a commit of several partitions is remembered with the first of them
