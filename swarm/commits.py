@@ -142,6 +142,7 @@ class Commits:
             self._requests.append(request)
             self._asked_at = now
             self._dispatcher.rested.notify_all()  # the poller may be waiting in a rebalance
+            self._dispatcher.room.notify_all()  # or hold back
         request.answered.wait()
         return request.result
 

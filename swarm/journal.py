@@ -335,11 +335,13 @@ class LaneLog:
         if attempt > 1 or first < self.position:
             self._single = now, attempt
             self.position = max(self.position, last + 1)
-            self.fact("run", attempt=attempt, ranges=ranges(batch))
+            if not self.fact("run", attempt=attempt, ranges=ranges(batch)):
+                self._begun_unseen(last + 1, now)
             return
         start, self.position = self.position, last + 1
         placed = self._journal.append(form.pack_span(now, self.number, start), now, self)
         if placed is None:
+            self._begun_unseen(last + 1, now)
             return
         self._map, self._at = placed
         self._until = now + GRAIN
@@ -347,6 +349,12 @@ class LaneLog:
         self._seconds = self._longest = 0.0
         self._histogram = [0] * form.BUCKETS
         form.SPAN_BEGUN.pack_into(self._map, self._at + form.SPAN_BEGUN_AT, last + 1, now)
+
+    def _begun_unseen(self, end: int, now: float) -> None:
+        """A run begins, and there is no room to say so: what was said of its commit may not be taken for messages that never began."""
+        if self._ahead is not None:
+            segment, at = self._ahead
+            form.AHEAD_LATEST.pack_into(segment, at + form.AHEAD_LATEST_AT, end, end, end, now)
 
     def _end_single(
         self, outcome: str, seen: list[list[int]], error: str | None, seconds: float, end: int | None = None
@@ -366,10 +374,10 @@ class LaneLog:
         facts = {"lane": self.number, "group": group, "topic": topic, "partition": partition, "start": self._start}
         return form.pack_fact(now, "assigned", {**facts, "since": self._assigned_at, **self._traits})
 
-    def fact(self, what: str, **data: Any) -> None:
-        """Say that something has happened to this assignment."""
+    def fact(self, what: str, **data: Any) -> bool:
+        """Say that something has happened to this assignment. False: there is no room for it."""
         now = self._wall()
-        self._journal.append(form.pack_fact(now, what, {"lane": self.number, **data}), now, self)
+        return self._journal.append(form.pack_fact(now, what, {"lane": self.number, **data}), now, self) is not None
 
     def released(self, how: str, *, late: bool, committed: int) -> None:
         """The assignment has ended: `how` is revoked, lost or shutdown; `late`: a job of it still runs, and ends unheard."""

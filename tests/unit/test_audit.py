@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,6 +145,10 @@ class Worker:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "journal")
+
+
+def _no_space(record: bytes) -> NoReturn:
+    raise OSError(errno.ENOSPC, "no space left on device")
 
 
 def told(report: Report) -> list[tuple[str, int, int]]:
@@ -513,6 +518,20 @@ def test_what_at_most_once_had_committed_and_let_go_of_is_a_gap(host: Host) -> N
 
     one.runs(0, 10)
     assert ask(host).gaps == ()
+
+
+def test_what_at_most_once_ran_while_nothing_could_be_written_is_not_said_to_have_never_begun(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says before its commits goes on in place on a full disk, when a run that needs a record of its own gets none."""
+    one = host.worker(0).takes(0, **AT_MOST_ONCE).aims(0, 10).commits(10).runs(0, 10).aims(10, 20).commits(20)
+    with monkeypatch.context() as full:
+        full.setattr(one.journal._store, "append", _no_space)
+        one.fails(10, 20).aims(20, 30).commits(30).runs(20, 30).aims(30, 40).commits(40).fails(30, 40)
+    one.dies()
+    host.worker(1).takes(40, **AT_MOST_ONCE).runs(40, 50)
+
+    assert not [gap for gap in ask(host).gaps if gap.cause == "crash"]
 
 
 def test_what_at_most_once_had_committed_after_a_seek_and_not_begun_is_a_gap(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import pytest
@@ -94,3 +95,26 @@ def test_a_revocation_tries_again_what_came_with_the_generation_before(code: int
         stage.group.on_revoked([(TOPIC, 0), (TOPIC, 1)])
 
         assert stage.broker.committed == {(TOPIC, 0): 3, (TOPIC, 1): 3}
+
+
+def test_a_commit_that_a_handler_waits_for_calls_the_poller_wherever_it_waits() -> None:
+    """It is the poller that sends it: in a rebalance, or where it holds back because lanes are full."""
+    with on_stage(make_plan(handler=nothing, topics=(TOPIC,))) as stage:
+        _handled(stage)
+        called: list[str] = []
+
+        def call(who: str) -> None:
+            called.append(who)
+            if len(called) == 2:
+                for request in stage.group.commits._requests:
+                    request.answered.set()
+
+        stage.dispatcher.rested.notify_all = lambda: call("rested")  # type: ignore[method-assign]
+        stage.dispatcher.room.notify_all = lambda: call("room")  # type: ignore[method-assign]
+        lane = stage.group.lanes[(TOPIC, 0)]
+        handler = threading.Thread(target=stage.group.commits.request, args=(lane,), daemon=True)
+        handler.start()
+        handler.join(10.0)
+
+        assert sorted(called) == ["rested", "room"]
+        assert not handler.is_alive()
