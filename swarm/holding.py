@@ -19,6 +19,8 @@ ASKING: Final = 50.0
 """Voluntary switches per second from which on a thread is one that waits for the lock."""
 COMPUTING: Final = 0.3
 """The part of a processor that a thread uses that computes, on a machine that others use, too."""
+RUNNING: Final = 0.05
+"""… and that runs at all: two ticks of the kernel's count in an interval."""
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -44,7 +46,10 @@ def holder(
     computing = [thread for thread in asked if moved[thread].seconds >= COMPUTING * interval]
     if computing:
         return max(computing, key=lambda thread: moved[thread].seconds)
-    return asked[0] if len(asked) == 1 else None
+    # On a crowded machine it gets little; who waits for something else gets nothing.
+    running = [thread for thread in asked if moved[thread].seconds >= RUNNING * interval]
+    likely = running or asked
+    return likely[0] if len(likely) == 1 else None
 
 
 def watch(pid: int, suspects: Iterable[int], interval: float = INTERVAL) -> int | None:

@@ -4,7 +4,7 @@
         .processes    each with its `assignments`; each of those with its `runs`, `commits`, `moves` and `facts`
         .deeds        what supervisors said of their workers: started, killed, exited
         .troubles     files that were passed over, and why: for people
-        .holes        parts of a writer's journal that are not there, although there is something before and behind them
+        .holes        parts of a writer's journal that are not there, although there is something before and behind them, or that cannot be read
 
 All instants are seconds since the epoch, by the clock of the host that wrote them. Offsets named `first`, `last` are those of messages;
 `start`, `end`, `offset` are next offsets: ranges are half open, [start, end).
@@ -155,7 +155,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Segments that are missing, or cannot be read, in the middle of a writer's journal: nobody knows what it did from `since` until `until`."""
+    """Segments that are missing in the middle of a writer's journal, or cannot be read: nobody knows what it did from `since` until `until`."""
 
     source: str
     """The journal's directory."""
@@ -201,27 +201,36 @@ class History:
 def read(directories: Sequence[Path]) -> History:
     """Read journals. Each directory is a journal's own, or a state directory that has one. What cannot be read is among `troubles`."""
     history = History()
+    writers = []
     for directory in directories:
         inner = journal_dir(directory)
-        _read_directory(inner if inner.is_dir() else directory, history)
+        writers += _read_directory(inner if inner.is_dir() else directory, history)
+    if history.processes:
+        oldest = min(process.began_at for process in history.processes)
+        newest = max(process.seen_at for process in history.processes)
+        for writer in writers:
+            writer.end(oldest, newest)
     _match_exits(history)
     return history
 
 
-def _read_directory(directory: Path, history: History) -> None:
+def _read_directory(directory: Path, history: History) -> list[_Writer]:
     try:
         paths = sorted(path for path in directory.iterdir() if name_of(path) is not None)
     except OSError as error:
         history.troubles.append(f"{directory}: {(error.strerror or str(error)).lower()}")
-        return
+        return []
     writers: dict[str, list[Path]] = {}
     for path in paths:
         name = name_of(path)
         assert name is not None
         writers.setdefault(name[0], []).append(path)
+    found = []
     for writer, segments in sorted(writers.items()):
         segments.sort(key=lambda path: (name_of(path) or ("", 0))[1])
-        _Writer(str(directory), writer, history).take(segments)
+        found.append(_Writer(str(directory), writer, history))
+        found[-1].take(segments)
+    return found
 
 
 def _load(path: Path) -> bytes | str:
@@ -263,11 +272,14 @@ class _Writer:
         self._order = 0
         self._newest = 0.0
         """When the newest record so far was begun."""
+        self._cut_short = False
+        """Whether the newest segment so far could not be read."""
 
     def take(self, segments: list[Path]) -> None:
         expected = 0
         for path in segments:
             data = _load(path)
+            self._cut_short = True
             if isinstance(data, str):
                 self._trouble(path, data)
                 continue
@@ -276,6 +288,7 @@ class _Writer:
             except form.Unreadable as error:
                 self._trouble(path, str(error))
                 continue
+            self._cut_short = False
             if header.serial > expected:
                 self._missed(header.created, at_first=not expected)
             expected = header.serial + 1
@@ -297,9 +310,17 @@ class _Writer:
         if at_first:
             self._blind_before(until)
             return
+        self._hole(min(self._newest, until), until)
+
+    def end(self, oldest: float, newest: float) -> None:
+        """All journals are read, which tell of this time: what could not be read at the end of this one may reach until then."""
+        if self._cut_short:
+            self._hole(self._newest or oldest, newest)
+
+    def _hole(self, since: float, until: float) -> None:
         number = self._writer.rpartition("-")[2]
         worker = int(number) if number.isdigit() else None
-        self._history.holes.append(Hole(self._source, worker, min(self._newest, until), until))
+        self._history.holes.append(Hole(self._source, worker, since, max(since, until)))
 
     def _trouble(self, path: Path, why: str) -> None:
         self._history.troubles.append(f"{path}: {why}")

@@ -2,7 +2,7 @@
 
 C code has no frame of its own, so a thread that waits for a `threading.Lock` stands on the line of its `with`; it stands there again for a
 moment when it leaves the block. Who holds a lock is not to be had from outside: named is a thread that stands in the body of a
-`with` of the same name in the same file, where there is only one.
+`with` of the same name in the same file (in the same class, where it is an object's), where there is only one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _CALLS: Final = frozenset(
 )  # fmt: skip
 _BLOCKS: Final = frozenset({"__enter__", "__exit__", "acquire"})
 """What a `with` calls: a semaphore enters by `acquire`."""
+_LOCK: Final = re.compile("lock|mutex|semaphore|condition", re.IGNORECASE)
 _LONGEST: Final = 80
 
 Lines = Callable[[str], Sequence[str]]
@@ -62,7 +63,10 @@ def stalled(stack: Stack, packages: Iterable[str] = (), lines: Lines = linecache
         if block is not None and (called or all(map(_is_name, block))):
             found = tuple(ast.unparse(each) for each in block)
             return _stall(frame, f"with {', '.join(found)}:", found if called != "__exit__" else ())
-    for call in _calls_at(text, frame.line):
+    calls = _calls_at(text, frame.line)
+    if not called and len(calls) != 1:  # the one that runs may be another
+        return None
+    for call in calls:
         if isinstance(call.func, ast.Attribute) and (_waits_in_c(call) if not called else call.func.attr == called):
             locks = (ast.unparse(call.func.value),) if call.func.attr == "acquire" else ()
             return _stall(frame, text[frame.line - 1].strip(), locks)
@@ -73,10 +77,15 @@ def holder(
     stall: Stall, stacks: Iterable[Stack], packages: Iterable[str] = (), lines: Lines = linecache.getlines
 ) -> tuple[Stack, Frame] | None:
     """The one thread that stands in the body of a `with` of the same lock, and where there; None where there are none, or several."""
+    text = "".join(lines(stall.frame.file))
     bodies = [
         (block.body[0].lineno, block.body[-1].end_lineno or 0)
-        for block in _blocks("".join(lines(stall.frame.file)))
-        if any(ast.unparse(item.context_expr) in stall.locks for item in block.items)
+        for block in _blocks(text)
+        if any(
+            (lock := ast.unparse(item.context_expr)) in stall.locks
+            and _may_be_one(lock, text, stall.frame.line, block.lineno)
+            for item in block.items
+        )
     ]
     found = []
     for stack in stacks:
@@ -102,6 +111,8 @@ def waits_at(
         return at
     other, frame = found
     if other.ident == stack.ident:
+        if not all(map(str.isidentifier, stall.locks)):  # it may have that of one object and wait for that of another
+            return at
         return f"{at}, perhaps held by this thread itself, in {frame.short}"
     where = whereabouts(other, packages, lambda file, line: _line(file, line, lines))
     return f"{at}, perhaps held by thread {other.name or hex(other.ident)}, in {where}"
@@ -130,6 +141,43 @@ def _tree(text: str) -> ast.Module | None:
 def _blocks(text: str) -> Iterator[ast.With]:
     tree = _tree(text)
     yield from (node for node in ast.walk(tree) if isinstance(node, ast.With)) if tree is not None else ()
+
+
+def _may_be_one(lock: str, text: str, *places: int) -> bool:
+    """Whether a lock of this name may be the same one at all these lines. An object's is one that looks like a lock, in one class; what is
+    a function's own, each call has for itself."""
+    scopes = [_scopes_at(text, line) for line in places]
+    root = lock.partition(".")[0].partition("[")[0]
+    if root not in ("self", "cls"):
+        functions = {each for some in scopes for each in some if not isinstance(each, ast.ClassDef)}
+        return not any(root in _names_of(each) for each in functions)
+    classes = [next((each for each in reversed(some) if isinstance(each, ast.ClassDef)), None) for some in scopes]
+    owner = classes[0]
+    if owner is None or any(each is not owner for each in classes):
+        return False
+    made = [ast.unparse(node) for node in ast.walk(owner) if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    return any(
+        _LOCK.search(each) for each in (lock, *(each for each in made if each.startswith((f"{lock} ", f"{lock}:"))))
+    )
+
+
+def _scopes_at(text: str, line: int) -> list[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The classes and functions around a line, the outermost first."""
+    tree = _tree(text)
+    return [
+        node
+        for node in (ast.walk(tree) if tree is not None else ())
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+
+
+def _names_of(function: ast.AST) -> set[str]:
+    """The names that a function sets, and its arguments."""
+    nodes = list(ast.walk(function))
+    others = {name for node in nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored - others | {node.arg for node in nodes if isinstance(node, ast.arg)}
 
 
 def _header_at(text: Sequence[str], line: int) -> list[ast.expr] | None:

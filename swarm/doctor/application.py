@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,15 @@ from swarm.doctor.facts import LIBRDKAFKA_DEFAULTS, Application, Group, Handoff,
 
 if TYPE_CHECKING:
     from swarm.app import App
-    from swarm.config import Loaded
+    from swarm.config import Loaded, Settings
     from swarm.plan import Plan
 
 TIMEOUT: Final = 120.0
 """Seconds for a child that imports the application."""
 AGAIN_WITHIN: Final = 5.0
 """Seconds that an import may have taken for a second one to be worth it although no group's name holds a digit."""
+_LONGEST: Final = 300
+"""Characters of an error's text."""
 _READ: Final = (*LIBRDKAFKA_DEFAULTS, "partition.assignment.strategy", "client.id")
 
 Problems = tuple[tuple[str, str, str, str], ...]
@@ -41,12 +44,10 @@ def application(loaded: Loaded) -> tuple[Application | None, Problems]:
     failed = ""
     if any(c.isdigit() for group in groups for c in group.name) or about["took"] < AGAIN_WITHIN:
         try:
-            again = tuple(in_child(lambda: _names(loaded), TIMEOUT))
-        except (
-            RuntimeError,
-            TimeoutError,
-        ) as error:  # it did load a moment ago: what it does not like about a second time is its own
-            failed = " ".join(str(error).split())
+            answer = in_child(lambda: _again(loaded), TIMEOUT)
+            again, failed = tuple(answer["names"]), _in_short(answer["failed"])
+        except (RuntimeError, TimeoutError) as error:
+            failed = _in_short(str(error))
     return Application(about["name"], groups, again, failed, about["bytes"], about["listeners"]), problems
 
 
@@ -156,13 +157,33 @@ def _subscription(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _names(loaded: Loaded) -> list[str]:
+def _again(loaded: Loaded) -> dict[str, Any]:
+    os.dup2(2, 1)
+    return _groups_again(loaded)
+
+
+def _groups_again(loaded: Loaded) -> dict[str, Any]:
+    """The groups' names; or why the application, which did load a moment ago, does not like to be loaded a second time."""
     from swarm.loading import load_app
     from swarm.selection import chosen_groups
 
-    os.dup2(2, 1)
     assert loaded.settings.swarm.app is not None
-    return list(chosen_groups(load_app(loaded.settings.swarm.app, loaded.base_dir), loaded.settings.swarm))
+    try:
+        app = load_app(loaded.settings.swarm.app, loaded.base_dir)
+        return {"names": list(chosen_groups(app, loaded.settings.swarm)), "failed": ""}
+    except BaseException as error:
+        return {"names": [], "failed": _without_secrets(f"{type(error).__name__}: {error}", loaded.settings)}
+
+
+def _without_secrets(text: str, settings: Settings) -> str:
+    """Also those of apps that came to be before their module failed: the error's frames hold them still."""
+    from swarm.app import App
+    from swarm.loading import secrets_of
+
+    apps = [each for each in gc.get_objects() if issubclass(type(each), App)]
+    for app in (each for each in apps if "plans" in vars(each)):  # not one whose name was refused
+        text = secrets_of(settings, app)(text)
+    return secrets_of(settings, None)(text)
 
 
 def _name_source(loaded: Loaded, app: App, plans: Sequence[Plan]) -> str:
@@ -190,6 +211,12 @@ def _resident() -> int:
 
 
 # -- back in the command ---------------------------------------------------------------------------------------------
+
+
+def _in_short(text: str) -> str:
+    """In one line, and not too long for a sentence."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _group(about: Mapping[str, Any]) -> Group:

@@ -20,7 +20,8 @@ from swarm.doctor.source import Code, attribute, last, root
 
 _HANDS_OVER: Final[Mapping[str, frozenset[str]]] = {
     "queue": frozenset({"put", "put_nowait"}),
-    "pool": frozenset({"submit", "apply_async", "map_async", "starmap_async"}),
+    "executor": frozenset({"submit", "map"}),
+    "pool": frozenset({"apply_async", "map_async", "starmap_async"}),  # its map answers when all is done
     "loop": frozenset({"create_task", "call_soon_threadsafe", "call_soon", "run_in_executor"}),
 }
 _OF_ASYNCIO: Final = frozenset({"create_task", "ensure_future", "run_coroutine_threadsafe"})
@@ -37,7 +38,7 @@ _WAITS: Final = (
     "complete",
 )
 """A call whose name has one of these in it may wait for all of it."""
-_ASKS: Final = frozenset({"unfinished_tasks", "empty", "done", "ready", "successful"})
+_ASKS: Final = frozenset({"unfinished_tasks", "empty", "done", "ready", "successful", "is_set"})
 _MOVES: Final = frozenset({"pause", "seek"})
 """After these a run marks nothing by itself."""
 _POSITION: Final = frozenset(
@@ -95,8 +96,12 @@ def _waits(code: Code, seen: set[FunctionType], depth: int = 0) -> bool:
             case ast.Attribute(attr=attr) if attr in _ASKS:
                 return True
             case ast.With(items=items) | ast.AsyncWith(items=items):
-                if any(code.kind(item.context_expr) == "pool" for item in items):
+                if any(code.kind(item.context_expr) in ("executor", "pool") for item in items):
                     return True
+                if given and node.lineno > max(given):  # perhaps a lock that was handed over, too
+                    return True
+            case ast.Await(value=ast.Name() | ast.Attribute() | ast.Subscript()):  # a future or a task, and no call
+                return True
             case ast.While(test=test) if any(
                 isinstance(each, ast.Attribute) and each.attr == "qsize" for each in ast.walk(test)
             ):
@@ -131,12 +136,14 @@ def _kind_of_handoff(code: Code, call: ast.Call) -> str:
     name = last(call.func)
     if name in _OF_ASYNCIO and "asyncio" in str(getattr(code.resolve(call.func), "__module__", "")):
         return "loop"
-    if not isinstance(call.func, ast.Attribute) or not any(name in names for names in (*_HANDS_OVER.values(), {"map"})):
+    if not isinstance(call.func, ast.Attribute) or not any(name in names for names in _HANDS_OVER.values()):
         return ""
     kind = code.kind(call.func.value)
-    if name == "map":  # of an executor, whose results nobody takes
-        return kind if kind == "pool" and isinstance(code.parents.get(call), ast.Expr) else ""
-    return kind if name in _HANDS_OVER.get(kind, ()) else ""
+    if name not in _HANDS_OVER.get(kind, ()):
+        return ""
+    if name == "map" and not isinstance(code.parents.get(call), ast.Expr):  # somebody takes its results
+        return ""
+    return "pool" if kind == "executor" else kind
 
 
 @dataclass

@@ -27,8 +27,8 @@ _KINDS: Final[Mapping[str, str]] = {
     "asyncio.queues.Queue": "queue",
     "multiprocessing.queues.Queue": "queue",
     "multiprocessing.queues.SimpleQueue": "queue",
-    "concurrent.futures.thread.ThreadPoolExecutor": "pool",
-    "concurrent.futures.process.ProcessPoolExecutor": "pool",
+    "concurrent.futures.thread.ThreadPoolExecutor": "executor",
+    "concurrent.futures.process.ProcessPoolExecutor": "executor",
     "multiprocessing.pool.Pool": "pool",
     "asyncio.events.AbstractEventLoop": "loop",
 }
@@ -114,7 +114,7 @@ class Code:
         return None
 
     def kind(self, expression: ast.AST) -> str:
-        """`queue`, `pool` or `loop`, of one that was there before the function ran; "" for anything else."""
+        """`queue`, `executor`, `pool` (multiprocessing's) or `loop`, of one that was there before the function ran; "" for anything else."""
         value = self.resolve(expression)
         if value is not None:
             return _kind(type(value))

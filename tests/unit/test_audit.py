@@ -668,6 +668,43 @@ def test_of_the_time_of_a_journal_that_is_missing_in_the_middle_no_gap_is_judged
     assert [(each.cause, each.first_offset, each.last_offset) for each in ask(host).gaps] == [("offset_reset", 60, 79)]
 
 
+def test_where_the_newest_file_of_a_journal_cannot_be_read_no_gap_is_judged_from_then_on(host: Host) -> None:
+    """Nothing behind it tells where it ended, or that there was one."""
+    one = host.worker(2).takes(0).runs(0, 10).commits(10).gives_up()
+    segments = Segments(one)
+    segments.turn()
+    began = host.now
+    one.takes(10).runs(10, 50).commits(50).gives_up()
+    segments.turn()
+    one.takes(50).runs(50, 60).commits(60).gives_up()
+    host.worker(1).takes(60).runs(60, 70)
+    assert (ask(host).gaps, ask(host).missing) == ((), ())
+
+    for number in (1, 2):
+        segments.lose(number, "empty")
+    report = ask(host)
+    assert (report.gaps, told(report), report.unexplained, len(report.troubles)) == ((), [], 0, 2)
+    (said,) = report.missing
+    assert "part of the journal of worker 2 is missing, from " in said
+    since, until = (datetime.datetime.fromisoformat(part).timestamp() for part in re.findall(r"20\S+Z", said))
+    assert [since, until] == pytest.approx([began, host.now], abs=1.1)
+
+
+def test_where_the_only_file_of_a_journal_cannot_be_read_no_gap_is_judged(host: Host) -> None:
+    """One that was deleted is not known of: what it had done looks like a gap."""
+    one = host.worker(0).takes(0).runs(0, 10).commits(10).gives_up()
+    segments = Segments(host.worker(1).takes(10).runs(10, 20).commits(20).gives_up())
+    one.takes(20).runs(20, 30)
+
+    segments.lose(0, "empty")
+    report = ask(host)
+    assert (report.gaps, len(report.missing), len(report.troubles)) == ((), 1, 1)
+    assert "part of the journal of worker 1 is missing, from 20" in report.missing[0]
+
+    segments.lose(0)
+    assert missed(ask(host)) == [("offset_reset", 10, 19)]
+
+
 def test_a_cause_that_may_be_missing_with_a_part_of_the_journal_is_not_guessed(host: Host) -> None:
     """Without that part it would look like a crash. What stands in the rest is a cause as ever."""
     one = host.worker(0).takes(0).fails(0, 5).runs(0, 10, 2)

@@ -8,7 +8,7 @@ import pytest
 
 from swarm.config import load_settings
 from swarm.doctor import gathering, past
-from swarm.doctor.application import _about, _group
+from swarm.doctor.application import _about, _group, _groups_again, _in_short
 from swarm.doctor.identity import ephemeral, generated
 from swarm.doctor.versions import DEFECTS, defects_of, parsed
 from swarm.journal_reader import Assignment, History, Process, Run
@@ -155,3 +155,36 @@ def test_an_application_is_described_with_the_sources_of_its_values(
     assert shop.subscriptions[0].dead_letter == "orders.dead"
     assert mail.source.startswith("group= of the subscription to emails")
     assert (mail.subscriptions[0].limit, mail.subscriptions[0].waits) == (5.0, 1e9)
+
+
+@pytest.mark.parametrize("fails", ["at import", "when chosen from"])
+def test_what_a_second_load_says_when_it_fails_tells_no_secret(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"failing_{fails.replace(' ', '_')}"
+    error = 'RuntimeError("no login with subscriptions77 nor with settings88")'
+    (tmp_path / f"{module}.py").write_text(
+        "from swarm import App\n"
+        "class Late(App):\n"
+        f"    def groups(self, default): raise {error}\n"
+        'app = Late("shop")\n'
+        '@app.subscribe("orders", kafka={"sasl.password": "subscriptions77"})\n'
+        "def orders(messages): pass\n" + (f"raise {error}\n" if fails == "at import" else "")
+    )
+    (tmp_path / "swarm.toml").write_text(
+        f'[swarm]\napp = "{module}:app"\n[kafka]\n"bootstrap.servers" = "b:9092"\n"sasl.password" = "settings88"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    said = _groups_again(load_settings())["failed"]
+
+    assert "no login with" in said
+    assert "subscriptions77" not in said
+    assert "settings88" not in said
+
+
+def test_a_long_error_is_said_in_one_line_of_three_hundred_characters() -> None:
+    assert _in_short("no\n  login") == "no login"
+    assert len(_in_short("x" * 1000)) == 300
+    assert _in_short("x" * 300) == "x" * 300

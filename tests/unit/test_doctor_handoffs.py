@@ -32,6 +32,7 @@ LOOP: asyncio.AbstractEventLoop | None = None
 ASYNC_JOBS: asyncio.Queue[Any] = asyncio.Queue()
 MADE_BY_A_HOOK: Any = None
 PROCESSES: Any = None
+MANY: Any = None
 MAYBE_AN_EXECUTOR: Any = None
 SLOTS = threading.Semaphore(4)
 background: set[Any] = set()
@@ -42,9 +43,10 @@ unknown: Any = None
 
 def connect(worker: int) -> None:
     """As an after_fork hook does."""
-    global MADE_BY_A_HOOK, PROCESSES
+    global MADE_BY_A_HOOK, PROCESSES, MANY
     MADE_BY_A_HOOK = ThreadPool(4)
     PROCESSES = multiprocessing.Queue()
+    MANY = multiprocessing.Pool(4)
 
 
 def charge(order: Any) -> Any:
@@ -195,6 +197,16 @@ def maps_and_takes_no_result(messages: Messages) -> None:
     POOL.map(charge, messages)
 
 
+def maps_in_a_pool_and_takes_no_result(messages: Messages) -> None:
+    MANY.map_async(charge, messages.raw_values())
+
+
+def puts_under_a_lock(messages: Messages) -> None:
+    for message in messages:
+        with SLOTS:
+            JOBS.put(message)
+
+
 def gives_to_a_loop(messages: Messages) -> None:
     assert LOOP is not None
     for message in messages:
@@ -282,6 +294,8 @@ CLEAR: list[tuple[Any, str, str]] = [
     (keeps_futures_and_forgets_them, "pool", "POOL"),
     (keeps_futures_in_a_list, "pool", "POOL"),
     (maps_and_takes_no_result, "pool", "POOL"),
+    (maps_in_a_pool_and_takes_no_result, "pool", "MANY"),
+    (puts_under_a_lock, "queue", "JOBS"),
     (gives_to_a_loop, "loop", "asyncio.run_coroutine_threadsafe"),
     (calls_in_a_loop, "loop", "LOOP"),
     (makes_tasks, "loop", "asyncio.create_task"),
@@ -433,6 +447,57 @@ def maps_and_takes_results(messages: Messages) -> None:
     list(POOL.map(charge, messages))
 
 
+def maps_in_a_pool_that_answers_when_all_is_done(messages: Messages) -> None:
+    MADE_BY_A_HOOK.map(charge, messages)
+
+
+def maps_in_a_pool_of_processes(messages: Messages) -> None:
+    MANY.map(charge, messages.raw_values())
+
+
+def puts_and_asks_until_an_event_is_set(messages: Messages) -> None:
+    done = threading.Event()
+    JOBS.put((messages, done))
+    while not done.is_set():
+        time.sleep(0.1)
+
+
+def puts_and_takes_the_lock_that_it_gave(message: Message) -> None:
+    lock = threading.Lock()
+    JOBS.put((message, lock))
+    with lock:
+        pass
+
+
+async def puts_and_awaits_a_future(messages: Messages) -> None:
+    promised = {}
+    for message in messages:
+        future = asyncio.get_running_loop().create_future()
+        await ASYNC_JOBS.put((message, future))
+        promised[message.offset] = future
+    for message in messages:
+        await promised[message.offset]
+
+
+async def puts_and_awaits_one_future(message: Message) -> None:
+    future = asyncio.get_running_loop().create_future()
+    ASYNC_JOBS.put_nowait((message, future))
+    await future
+
+
+async def puts_and_awaits_what_a_job_has(message: Message) -> None:
+    job = unknown.Job(message)
+    ASYNC_JOBS.put_nowait(job)
+    await job.over
+
+
+async def puts_and_takes_the_asyncio_lock_that_it_gave(message: Message) -> None:
+    lock = asyncio.Lock()
+    ASYNC_JOBS.put_nowait((message, lock))
+    async with lock:
+        pass
+
+
 def has_a_pool_of_its_own(messages: Messages) -> None:
     with ThreadPoolExecutor(4) as pool:
         for message in messages:
@@ -582,6 +647,14 @@ WELL = [
     submits_and_takes_results,
     submits_and_takes_them_as_they_come,
     maps_and_takes_results,
+    maps_in_a_pool_that_answers_when_all_is_done,
+    maps_in_a_pool_of_processes,
+    puts_and_asks_until_an_event_is_set,
+    puts_and_takes_the_lock_that_it_gave,
+    puts_and_awaits_a_future,
+    puts_and_awaits_one_future,
+    puts_and_awaits_what_a_job_has,
+    puts_and_takes_the_asyncio_lock_that_it_gave,
     has_a_pool_of_its_own,
     has_a_queue_of_its_own,
     has_threads_of_its_own,

@@ -46,6 +46,48 @@ def condition(account):
     connection.join(account)
     if not cheque.is_covered_by(the_account_of_the_customer_who_has_signed_it, within=SECONDS) or LOCK.acquire():
         charge(account)
+    value = REGEX.sub(PATTERN.get(), account)
+    cursor.execute(SQL, CONTEXT.get())
+    record(GATE.acquire(), account)
+    took = (
+        GATE.acquire()  # alone
+    )
+
+
+class Till:
+    def __init__(self):
+        self.lock = Lock()
+        self.ready = Condition()
+        self.connection = connect()
+
+    def open(self):
+        with self.lock:  # opens
+            self.take()
+        with self.ready:  # opens
+            self.give()
+        with self.connection:  # opens
+            self.write()
+
+    def merge(self, other):
+        with self.lock:  # merges
+            other.open()
+        with self.ready:  # merges
+            other.merge(self)
+        with self.connection:  # merges
+            self.read()
+
+
+class Vault:
+    def open(self):
+        with self.lock:  # of the vault
+            self.lift()
+
+
+def given(lock):
+    with lock:  # given
+        use_it()
+    with lock:  # given again
+        use_it()
 """
 FILE = "/srv/shop/shop.py"
 THREADING = "/usr/lib/python3.11/threading.py"
@@ -102,6 +144,7 @@ def line_of(text: str) -> int:
         ),
         (thread(line_of("OTHER, LOCK")), "`with OTHER, LOCK:` (shop.py line 33)"),
         (thread(*inside("__enter__"), 32), "`with READY:` (shop.py line 32)"),
+        (thread(line_of("# alone")), f"`GATE.acquire()  # alone` (shop.py line {line_of('# alone')})"),
     ],
 )
 def test_a_thread_waits_where_its_line_and_its_innermost_frames_say_so(stack: Stack, waits: str) -> None:
@@ -119,6 +162,9 @@ def test_a_thread_waits_where_its_line_and_its_innermost_frames_say_so(stack: St
         thread(line_of('", ".join')),
         thread(line_of("cache.get")),
         thread(line_of("thread.join")),  # in C there is no join that waits
+        thread(line_of("PATTERN.get")),  # the other call on the line may be the one that runs
+        thread(line_of("CONTEXT.get")),
+        thread(line_of("GATE.acquire(), ")),
         thread(*inside("wait", "start"), line_of("thread.start")),
         thread(*inside("readinto", file="/usr/lib/python3.11/socket.py"), 2),
         thread(Frame("/srv/venv/lib/python3.11/site-packages/bank/threading.py", 3, "acquire"), 2),
@@ -181,3 +227,39 @@ def test_who_waits_for_a_condition_has_let_go_of_its_lock() -> None:
     said = waits_at(waiting, [waiting, thread(*inside("wait"), 29, number=2)], lines=lines)
 
     assert said == "`with READY:` (shop.py line 32)"
+
+
+@pytest.mark.parametrize("lock", ["lock", "ready"])
+def test_an_objects_lock_may_be_held_in_another_method_of_its_class(lock: str) -> None:
+    merges, opens = line_of(f"with self.{lock}:  # merges"), line_of(f"with self.{lock}:  # opens") + 1
+    waiting = thread(merges)
+
+    said = waits_at(waiting, [waiting, thread(opens, number=2)], lines=lines)
+
+    assert said.startswith(
+        f"`with self.{lock}:` (shop.py line {merges}), perhaps held by thread processing 2, in shop.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "within"),
+    [
+        ("self.lock:  # opens", "of the vault"),  # another class
+        ("of the vault", "self.lock:  # opens"),
+        ("self.connection:  # opens", "self.connection:  # merges"),  # no lock at all
+        ("with lock:  # given", "given again"),  # each call has its own
+    ],
+)
+def test_what_is_only_called_the_same_in_two_places_is_not_one_lock(at: str, within: str) -> None:
+    line = next(n for n, text in enumerate(SHOP.splitlines(), 1) if at in text)
+    waiting = thread(line)
+
+    said = waits_at(waiting, [waiting, thread(line_of(within) + 1, number=2)], lines=lines)
+
+    assert said.endswith(f" (shop.py line {line})"), said
+
+
+def test_a_thread_that_has_the_lock_of_one_object_does_not_stand_in_its_own_way_at_that_of_another() -> None:
+    waiting = thread(line_of("self.lock:  # opens"), line_of("self.lock:  # merges") + 1)
+
+    assert waits_at(waiting, [waiting], lines=lines).endswith(f" (shop.py line {line_of('self.lock:  # opens')})")

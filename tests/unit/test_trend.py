@@ -92,6 +92,9 @@ def test_who_computes_while_others_ask_holds_the_lock() -> None:
     assert holder(before, {1: asks, 2: rests, 3: asks}, 0.4, [2, 3]) == 2
     assert holder(before, {1: asks, 2: rests, 3: rests}, 0.4, [2, 3]) is None
     assert holder(before, {1: rests, 2: rests, 3: computes}, 0.4, [2, 3]) is None
+    little = Counts(0.04, 1)  # others use the processor, too
+    assert holder(before, {1: asks, 2: rests, 3: little}, 0.4, [2, 3]) == 3
+    assert holder(before, {1: asks, 2: little, 3: little}, 0.4, [2, 3]) is None
     assert os.getpid() in counts(os.getpid())
 
 

@@ -106,6 +106,11 @@ ON_WORKERS: dict[str, tuple[Worker, dict[str, Any], str]] = {
         {},
         "something holds Python's lock (GIL), most likely shop.py line 9 (check -> re.match), with orders/3",
     ),
+    "silent although the line of the one that runs looks like a wait": (
+        replace(WELL, report_age=12.0, jobs=(job(holds=True, **AT_A_LOCK), job(age=90.0, where="shop.py line 3 (f)"))),
+        {},
+        "something holds Python's lock (GIL), shop.py line 18 (charge), with orders/3",
+    ),
     "silent in the kernel": (
         replace(WELL, report_age=12.0, process_state="D"),
         {},
