@@ -152,13 +152,25 @@ class Kafka:
         return sorted(member.group_instance_id or member.member_id for member in found.members)
 
     def ends(self, topic: str, read_committed: bool = False) -> dict[int, int]:
-        """Partition -> the next offset that will be written, or with `read_committed` the first that an open transaction hides."""
+        """Partition -> the next offset that will be written, or with `read_committed` the first that an open transaction hides.
+
+        A broker that has only just been told of a topic says NOT_LEADER for a moment, so it is asked again.
+        """
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         where = {TopicPartition(topic, number): latest for number in self._topics()[topic].partitions}
         isolation = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
         admin = self._admin()
-        answers = admin.list_offsets(where, isolation_level=isolation)
-        return {each.partition: answer.result(timeout=_ANSWER_WITHIN).offset for each, answer in answers.items()}
+        deadline = time.monotonic() + _ANSWER_WITHIN
+        while True:
+            answers = admin.list_offsets(where, isolation_level=isolation)
+            try:
+                return {
+                    each.partition: answer.result(timeout=_ANSWER_WITHIN).offset for each, answer in answers.items()
+                }
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def until_partitions_answer(self, seen: Callable[[], str] = lambda: "") -> None:
         """Blocks until every partition does: after a restart with data some say NOT_LEADER for about a second."""
