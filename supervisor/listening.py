@@ -14,18 +14,24 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from swarm import events
 from swarm.app import App
 from swarm.conduct import SLOW, TRIES, Conduct
+from swarm.errors import describe
 from swarm.supervisor.observed import Observed
 from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
 """Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
 _ERROR: Final = 2_000
-"""Characters of an error: what `collect` receives has at most 64 KiB, six bytes for each that is not ASCII, and may not be cut."""
+"""Characters of an error: what `collect` receives has at most 64 KiB, up to twelve bytes a character, and may not be cut."""
+_NAME: Final = 200
+"""Characters of a listener's name."""
+_MOST: Final = 65536
+"""Bytes of what the child says at once."""
 _RESTART: Final = 5.0
 """Seconds between two starts of a child that dies."""
 _FAREWELL: Final = 2.0
@@ -42,6 +48,23 @@ def wanted_by(app: App | None) -> bool:
     return app is not None and any(
         issubclass(said, heard) for heard, _ in app.listeners for said in events.OF_SUPERVISOR
     )
+
+
+class _Call(NamedTuple):
+    """The child is about to call this listener over this event; both empty: none is under way."""
+
+    listener: str
+    heard: str
+
+
+class _Failure(NamedTuple):
+    """A call went wrong, for the `times`th time over this event. off: the listener is called no more."""
+
+    listener: str
+    heard: str
+    error: str
+    times: int
+    off: bool
 
 
 class ListenerProcess:
@@ -64,9 +87,10 @@ class ListenerProcess:
         self._start_at = 0.0
         self._dropped = 0
         self._deaths = 0
+        self._garbled = 0
         self._last = ""
         self._closing = False
-        self._under_way: tuple[str, str] = ("", "")
+        self._under_way = _Call("", "")
         self._since = 0.0
 
     @property
@@ -109,8 +133,8 @@ class ListenerProcess:
         self._take(process.channel)
         ended = reap(process)
         if ended is not None:
-            self._under_way = ("", "")
-        lasts = time.monotonic() - self._since if self._under_way[0] else 0.0
+            self._under_way = _Call("", "")
+        lasts = time.monotonic() - self._since if self._under_way.listener else 0.0
         self._observed.listener_hangs(*self._under_way, lasts if lasts > HANGS else 0.0)
         if ended is not None:
             self._process = None
@@ -123,11 +147,18 @@ class ListenerProcess:
             self._closing = False
 
     def _take(self, channel: socket.socket) -> None:
+        """Whatever the child says: the application's code is in it, and may write where it should not."""
         with contextlib.suppress(OSError):
-            while data := channel.recv(65536):
-                said = json.loads(data)
-                if len(said) == 2:
-                    self._under_way, self._since = (said[0], said[1]), time.monotonic()
+            while data := channel.recv(_MOST):
+                try:
+                    said = _understood(json.loads(data))
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    self._garbled += 1
+                    amiss = "the process of the supervisor's listeners said what cannot be understood: it was dropped"
+                    self._say("*", self._last, amiss, self._garbled)
+                    continue
+                if isinstance(said, _Call):
+                    self._under_way, self._since = said, time.monotonic()
                 else:
                     self._say(*said)
 
@@ -155,19 +186,50 @@ class ListenerProcess:
         end(process)
 
 
+def _understood(said: object) -> _Call | _Failure:
+    """What the child says, if it is what `listen` may say; raises ValueError."""
+    match said:
+        case ["", ""]:
+            return _Call("", "")
+        case [str(who), str(heard)] if who and heard in events.CATALOGUE:
+            return _Call(_plain(who, _NAME), heard)
+        case [str(who), str(heard), str(error), int(times), bool(off)] if who and heard in events.CATALOGUE:
+            if isinstance(times, bool) or not 0 < times < 1 << 63:
+                raise ValueError("not a count")
+            return _Failure(_plain(who, _NAME), heard, _plain(error, _ERROR), times, off)
+    raise ValueError("neither a call nor a failure")
+
+
+def _plain(text: str, longest: int) -> str:
+    """Without halves of characters, which JSON can carry and no file can hold."""
+    return text[:longest].encode("utf-8", "replace").decode()
+
+
+def name_of(listener: Callable[[Any], None]) -> str:
+    """What a listener is called: of a partial its function, of an object its class, at most 200 characters. Never by its repr, which may be of
+    any length, hold an argument that nobody should see, and raise."""
+    try:
+        while isinstance(listener, partial):
+            listener = listener.func
+        name = getattr(listener, "__qualname__", None)
+    except BaseException:  # its own __getattr__
+        name = None
+    return (name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
+
+
 def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
     """The child's side: hear until the supervisor closes its end, and say which call is under way (a pair, of nothing where it is none)
     and what went wrong. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
     conduct = Conduct()
+    named = [(wanted, listener, name_of(listener)) for wanted, listener in listeners]
     channel.setblocking(True)
     while data := channel.recv(1 << 20):
         name, facts = json.loads(data)
         event = events.CATALOGUE[name](**facts)
-        for wanted, listener in listeners:
+        for wanted, listener, who in named:
             if not isinstance(event, wanted) or conduct.is_off(id(listener)):
                 continue
-            who = getattr(listener, "__qualname__", repr(listener))
             with contextlib.suppress(OSError):
                 channel.send(json.dumps([who, name]).encode())
             began = time.monotonic()
@@ -176,7 +238,7 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
                 seconds = time.monotonic() - began
                 wrong = f"it took {seconds:.1f} s: events behind it wait" if seconds > SLOW else ""
             except BaseException as error:
-                wrong = f"{type(error).__name__}: {error}"
+                wrong = describe(error)
             if not wrong:
                 conduct.went_well(id(listener))
                 continue

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -192,6 +193,131 @@ def test_an_error_of_any_length_and_in_any_script_reaches_the_supervisor(side: M
     [failed] = swarm.said
     assert isinstance(failed, ListenerFailed)
     assert failed.error.startswith("ValueError: \u00e9\N{SNOWMAN}")
+
+
+def takes_two(about: str, event: Event) -> None:
+    raise ValueError("no room in the ledger")
+
+
+class CannotBeShown:
+    """A listener that is an object; its repr is the application's code."""
+
+    def __call__(self, event: Event) -> None:
+        raise ValueError("no room in the ledger")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("not yet connected")
+
+
+class CannotBeAsked(CannotBeShown):
+    """One that makes up its attributes, and fails at it."""
+
+    def __getattr__(self, name: str) -> str:
+        raise RuntimeError("not yet connected")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: partial(takes_two, "x" * 100_000), "takes_two"),
+        (lambda: partial(partial(takes_two), "x" * 100_000), "takes_two"),
+        (CannotBeShown, "CannotBeShown"),
+        (lambda: partial(CannotBeShown()), "CannotBeShown"),
+        (CannotBeAsked, "CannotBeAsked"),
+    ],
+)
+def test_a_listener_is_named_without_its_repr(side: Make, make: Callable[[], Callable[[Any], None]], name: str) -> None:
+    """That of a partial holds its arguments, however long; that of an object may raise."""
+    swarm = side(make())
+
+    swarm.hear()
+
+    assert swarm.said == [ListenerFailed(name, "supervisor_warning", "ValueError: no room in the ledger", 1)]
+
+
+def test_a_name_of_any_length_reaches_the_supervisor(side: Make) -> None:
+    def named(event: Event) -> None:
+        raise ValueError("no room in the ledger")
+
+    named.__qualname__ = "\N{SNOWMAN}" * 70_000
+    swarm = side(named)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.listener == "\N{SNOWMAN}" * 200
+
+
+def test_an_error_without_a_text_does_not_end_their_process(side: Make) -> None:
+    class NoTextError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("not yet connected")
+
+    def raises_that(event: Event) -> None:
+        raise NoTextError
+
+    swarm = side(raises_that)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.error == "NoTextError: (its text cannot be made)"
+
+
+GARBAGE = [
+    b"hello",
+    b"\xff\xfe",
+    b'["raises", "supervisor_warning", "Value',
+    b"[" * 50_000,
+    b"1" * 50_000,
+    b"7",
+    b"null",
+    b"{}",
+    b"[1, 2]",
+    b'["raises", "no_such_event"]',
+    b'["raises", ["supervisor_warning"]]',
+    b'["raises", "supervisor_warning", "ValueError"]',
+    b'["raises", "supervisor_warning", "ValueError", "1", false]',
+    b'["raises", "supervisor_warning", "ValueError", 0, false]',
+    b'["raises", "supervisor_warning", "ValueError", true, false]',
+    b'["raises", "supervisor_warning", "ValueError", 1, 1]',
+    b'["raises", "supervisor_warning", null, 1, false]',
+    b'["raises", "supervisor_warning", "ValueError", 1, false, false, false]',
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda data: data[:64].decode(errors="replace"))
+def test_what_their_process_says_amiss_is_dropped_and_counted(side: Make, garbage: bytes) -> None:
+    """It holds the application's code, which may write where it should not; the supervisor goes on, and hears what comes next."""
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    for _ in range(3):
+        swarm.theirs.send(garbage)
+
+    swarm.take()
+
+    first, *rest = swarm.said
+    assert isinstance(first, ListenerFailed)
+    assert (first.listener, first.heard, first.count) == ("*", "supervisor_warning", 1)
+    assert [each.count for each in rest if isinstance(each, ListenerFailed)] == [2, 1]
+    missed, found = swarm.findings()
+    assert missed["evidence"].startswith("3 times, last at supervisor_warning: ")
+    assert found["what"] == "the listener raises raises"
+
+
+def test_a_text_that_no_log_can_hold_is_taken_with_what_can_be_written(side: Make) -> None:
+    def raises_half_a_character(event: Event) -> None:
+        raise ValueError("half of it: \ud83d")
+
+    swarm = side(raises_half_a_character)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.error == "ValueError: half of it: ?"
 
 
 def test_events_that_nobody_takes_are_counted_each(side: Make) -> None:
