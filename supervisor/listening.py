@@ -113,7 +113,7 @@ class ListenerProcess:
         if self._process is None and time.monotonic() >= self._start_at:
             self._start_at = time.monotonic() + _RESTART
             with contextlib.suppress(OSError):
-                self._process = self._fork(lambda channel: listen(channel, self._app.listeners))
+                self._process = self._fork(lambda channel: listen(channel, self._app.listeners, self._hide))
         facts = {key: value[:_TEXT] if isinstance(value, str) else value for key, value in event.facts().items()}
         try:
             if self._process is None or self._process.channel is None:
@@ -151,7 +151,7 @@ class ListenerProcess:
         with contextlib.suppress(OSError):
             while data := channel.recv(_MOST):
                 try:
-                    said = _understood(json.loads(data))
+                    said = _understood(json.loads(data), self._hide)
                 except (ValueError, TypeError, KeyError, RecursionError):
                     self._garbled += 1
                     amiss = "the process of the supervisor's listeners said what cannot be understood: it was dropped"
@@ -163,7 +163,7 @@ class ListenerProcess:
                     self._say(*said)
 
     def _say(self, listener: str, heard: str, error: str, times: int, off: bool = False) -> None:
-        self._observed.listener_failed(listener, heard, self._hide(error), times, off=off)
+        self._observed.listener_failed(listener, heard, error, times, off=off)
         if times & (times - 1) == 0:
             self._failed(events.ListenerFailed(listener, heard, error, times))
         if off:
@@ -186,17 +186,17 @@ class ListenerProcess:
         end(process)
 
 
-def _understood(said: object) -> _Call | _Failure:
+def _understood(said: object, hide: Callable[[str], str]) -> _Call | _Failure:
     """What the child says, if it is what `listen` may say; raises ValueError."""
     match said:
         case ["", ""]:
             return _Call("", "")
         case [str(who), str(heard)] if who and heard in events.CATALOGUE:
-            return _Call(_plain(who, _NAME), heard)
+            return _Call(_plain(hide(who), _NAME), heard)
         case [str(who), str(heard), str(error), int(times), bool(off)] if who and heard in events.CATALOGUE:
             if isinstance(times, bool) or not 0 < times < 1 << 63:
                 raise ValueError("not a count")
-            return _Failure(_plain(who, _NAME), heard, _plain(error, _ERROR), times, off)
+            return _Failure(_plain(hide(who), _NAME), heard, _plain(hide(error), _ERROR), times, off)
     raise ValueError("neither a call nor a failure")
 
 
@@ -205,24 +205,28 @@ def _plain(text: str, longest: int) -> str:
     return text[:longest].encode("utf-8", "replace").decode()
 
 
-def name_of(listener: Callable[[Any], None]) -> str:
-    """What a listener is called: of a partial its function, of an object its class, at most 200 characters. Never by its repr, which may be of
-    any length, hold an argument that nobody should see, and raise."""
+def name_of(listener: Callable[[Any], None], hide: Callable[[str], str]) -> str:
+    """What a listener is called: of a partial its function, of an object its class; without secrets, at most 200 characters. Never its repr,
+    which may be of any length, hold an argument that nobody should see, and raise."""
     try:
         while isinstance(listener, partial):
             listener = listener.func
         name = getattr(listener, "__qualname__", None)
     except BaseException:  # its own __getattr__
         name = None
-    return (name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
+    return hide(name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
 
 
-def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
+def listen(
+    channel: socket.socket,
+    listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]],
+    hide: Callable[[str], str] = str,
+) -> int:
     """The child's side: hear until the supervisor closes its end, and say which call is under way (a pair, of nothing where it is none)
-    and what went wrong. Main thread of the child."""
+    and what went wrong. hide: takes secrets out of a text, before it is cut: a part of one is not recognised. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
     conduct = Conduct()
-    named = [(wanted, listener, name_of(listener)) for wanted, listener in listeners]
+    named = [(wanted, listener, name_of(listener, hide)) for wanted, listener in listeners]
     channel.setblocking(True)
     while data := channel.recv(1 << 20):
         name, facts = json.loads(data)
@@ -244,7 +248,7 @@ def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event],
                 continue
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name, wrong[:_ERROR], step.times, step.off]).encode())
+                channel.send(json.dumps([who, name, hide(wrong)[:_ERROR], step.times, step.off]).encode())
         with contextlib.suppress(OSError):
             channel.send(json.dumps(["", ""]).encode())
     return 0

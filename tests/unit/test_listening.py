@@ -27,7 +27,9 @@ EVENT = SupervisorWarning("it is late")
 class Side:
     """The supervisor's side with a child that runs when the test says so, in this thread."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *listeners: Callable[[Any], None]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *listeners: Callable[[Any], None], hide: Callable[[str], str] = str
+    ) -> None:
         self.app = App("shop")
         for listener in listeners:
             self.app.on(Event)(listener)
@@ -35,7 +37,8 @@ class Side:
         self.observed = Observed()
         self.exit: Exit | None = None
         self.sockets: list[socket.socket] = []
-        self.process = ListenerProcess(self.app, self._fork, self.said.append, self.observed)
+        self.hide = hide
+        self.process = ListenerProcess(self.app, self._fork, self.said.append, self.observed, hide)
         monkeypatch.setattr(listening, "reap", lambda process: self.exit)
 
     def _fork(self, body: Callable[[socket.socket], int]) -> Any:
@@ -55,7 +58,7 @@ class Side:
         """The child hears what there is, and the supervisor takes in what that says."""
         self.theirs.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            listen(cast(Any, _NeverBlocks(self.theirs)), self.app.listeners)
+            listen(cast(Any, _NeverBlocks(self.theirs)), self.app.listeners, self.hide)
         self.process.collect()
 
     def findings(self) -> list[dict[str, str]]:
@@ -71,8 +74,8 @@ def side(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[Side] = []
     before = signal.getsignal(signal.SIGTERM)
 
-    def make(*listeners: Callable[[Any], None]) -> Side:
-        made.append(Side(monkeypatch, *listeners))
+    def make(*listeners: Callable[[Any], None], hide: Callable[[str], str] = str) -> Side:
+        made.append(Side(monkeypatch, *listeners, hide=hide))
         return made[-1]
 
     yield make
@@ -264,6 +267,76 @@ def test_an_error_without_a_text_does_not_end_their_process(side: Make) -> None:
     [failed] = swarm.said
     assert isinstance(failed, ListenerFailed)
     assert failed.error == "NoTextError: (its text cannot be made)"
+
+
+def hide_hunter(text: str) -> str:
+    return text.replace("hunter2-password", "***")
+
+
+def test_a_secret_in_an_error_is_hidden_wherever_it_stands(side: Make) -> None:
+    """Also where the error is cut in the middle of it: what is left of a secret is not recognised as one."""
+
+    def quotes(place: int, event: Event) -> None:
+        raise ValueError("." * (place - len("ValueError: ")) + "hunter2-password")
+
+    places = [20, *range(1984, 2001)]
+    swarm = side(*(partial(quotes, place) for place in places), hide=hide_hunter)
+
+    swarm.hear()
+
+    assert len(swarm.said) == len(places)
+    assert "hunter" not in str(swarm.said) + str(swarm.findings())
+
+
+def test_a_secret_in_a_name_is_hidden_wherever_it_stands(side: Make) -> None:
+    made: list[Callable[[Any], None]] = []
+    for before in range(184, 201):
+
+        def named(event: Event) -> None:
+            raise ValueError("no room in the ledger")
+
+        named.__qualname__ = "n" * before + "hunter2-password"
+        made.append(named)
+    swarm = side(*made, hide=hide_hunter)
+
+    swarm.hear()
+
+    assert len(swarm.said) == len(made)
+    assert "hunter" not in str(swarm.said) + str(swarm.findings())
+
+
+def test_a_secret_in_the_name_of_one_that_does_not_return_is_hidden(
+    side: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    looks: list[list[dict[str, str]]] = []
+
+    def hangs(event: Event) -> None:
+        swarm.process.collect()
+        now[0] += HANGS + 1
+        swarm.process.collect()
+        looks.append(swarm.findings())
+
+    hangs.__qualname__ = "hunter2-password"
+    swarm = side(hangs, hide=hide_hunter)
+    swarm.process.hear(EVENT)
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    swarm.take()
+
+    [[found]] = looks
+    assert found["what"] == "the listener *** does not return"
+
+
+def test_what_their_process_says_is_hidden_once_more(side: Make) -> None:
+    """Whoever wrote it."""
+    swarm = side(raises, hide=hide_hunter)
+    swarm.process.hear(EVENT)
+    swarm.theirs.send(b'["of hunter2-password", "supervisor_warning", "hunter2-password", 1, true]')
+
+    swarm.process.collect()
+
+    assert len(swarm.said) == 2
+    assert "hunter" not in str(swarm.said) + str(swarm.findings())
 
 
 GARBAGE = [
