@@ -13,6 +13,7 @@ import json
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,7 @@ from swarm import events
 from swarm.app import App
 from swarm.conduct import SLOW, TRIES, Conduct
 from swarm.errors import describe
-from swarm.supervisor.observed import Observed
+from swarm.supervisor.observed import Lapse, Observed
 from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
@@ -85,9 +86,7 @@ class ListenerProcess:
         self._hide = hide
         self._process: Process | None = None
         self._start_at = 0.0
-        self._dropped = 0
-        self._deaths = 0
-        self._garbled = 0
+        self._lapses: Counter[Lapse] = Counter()
         self._last = ""
         self._closing = False
         self._under_way = _Call("", "")
@@ -121,9 +120,8 @@ class ListenerProcess:
             self._process.channel.send(json.dumps([event.event_name(), facts], default=str).encode())
             self._last = event.event_name()
         except OSError:
-            self._dropped += 1
             said = "listeners of the supervisor's events are too slow or dead: events were dropped"
-            self._say("*", event.event_name(), said, self._dropped)
+            self._lapse("dropped", event.event_name(), said)
 
     def collect(self) -> None:
         """Take in what the child says of failures, and its death. Once a pass."""
@@ -140,10 +138,9 @@ class ListenerProcess:
             self._process = None
             process.close()
             if not self._closing:
-                self._deaths += 1
                 how = ended.signal or f"exit code {ended.code}"
                 death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
-                self._say("*", self._last, death, self._deaths)
+                self._lapse("died", self._last, death)
             self._closing = False
 
     def _take(self, channel: socket.socket) -> None:
@@ -153,21 +150,29 @@ class ListenerProcess:
                 try:
                     said = _understood(json.loads(data), self._hide)
                 except (ValueError, TypeError, KeyError, RecursionError):
-                    self._garbled += 1
                     amiss = "the process of the supervisor's listeners said what cannot be understood: it was dropped"
-                    self._say("*", self._last, amiss, self._garbled)
+                    self._lapse("garbled", self._last, amiss)
                     continue
                 if isinstance(said, _Call):
                     self._under_way, self._since = said, time.monotonic()
                 else:
-                    self._say(*said)
+                    self._say(said)
 
-    def _say(self, listener: str, heard: str, error: str, times: int, off: bool = False) -> None:
+    def _say(self, failure: _Failure) -> None:
+        listener, heard, error, times, off = failure
         self._observed.listener_failed(listener, heard, error, times, off=off)
         if times & (times - 1) == 0:
             self._failed(events.ListenerFailed(listener, heard, error, times))
         if off:
             self._failed(events.ListenerSwitchedOff(listener, heard, error, TRIES))
+
+    def _lapse(self, lapse: Lapse, heard: str, error: str) -> None:
+        """Counted over all events and all processes that come one after the other."""
+        self._lapses[lapse] += 1
+        times = self._lapses[lapse]
+        self._observed.listeners_lapsed(lapse, heard, error, times)
+        if times & (times - 1) == 0:
+            self._failed(events.ListenerFailed("*", heard, error, times))
 
     def close(self) -> None:
         """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""

@@ -15,7 +15,7 @@ import pytest
 
 from swarm import App, events
 from swarm.conduct import TRIES
-from swarm.events import Event, ListenerFailed, ListenerSwitchedOff, SupervisorWarning
+from swarm.events import Event, ListenerFailed, ListenerSwitchedOff, SupervisorWarning, SwarmQuiet
 from swarm.supervisor import listening
 from swarm.supervisor.listening import HANGS, ListenerProcess, listen
 from swarm.supervisor.observed import Observed
@@ -375,8 +375,9 @@ def test_what_their_process_says_amiss_is_dropped_and_counted(side: Make, garbag
     assert isinstance(first, ListenerFailed)
     assert (first.listener, first.heard, first.count) == ("*", "supervisor_warning", 1)
     assert [each.count for each in rest if isinstance(each, ListenerFailed)] == [2, 1]
-    missed, found = swarm.findings()
-    assert missed["evidence"].startswith("3 times, last at supervisor_warning: ")
+    amiss, found = swarm.findings()
+    assert amiss["what"] == "the process of the supervisor's listeners says what cannot be understood"
+    assert amiss["evidence"].startswith("3 times ")
     assert found["what"] == "the listener raises raises"
 
 
@@ -406,6 +407,34 @@ def test_events_that_nobody_takes_are_counted_each(side: Make) -> None:
     [found] = swarm.findings()
     assert found["what"] == "listeners of the supervisor's events miss some of them"
     assert found["evidence"].startswith("3 times, last at supervisor_warning: ")
+
+
+def test_events_of_two_kinds_that_nobody_takes_are_counted_once_each(side: Make) -> None:
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    swarm.theirs.close()
+
+    for _ in range(5):
+        swarm.process.hear(EVENT)
+        swarm.process.hear(SwarmQuiet())
+
+    [found] = swarm.findings()
+    assert found["evidence"].startswith("10 times, last at swarm_quiet: ")
+
+
+def test_deaths_and_what_is_dropped_over_one_event_are_counted_apart(side: Make) -> None:
+    """Ten that were dropped and one death are eleven, in whichever order they are told."""
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    swarm.theirs.close()
+    for _ in range(10):
+        swarm.process.hear(EVENT)
+
+    swarm.exit = Exit(None, "SIGSEGV")
+    swarm.process.collect()
+
+    [found] = swarm.findings()
+    assert found["evidence"].startswith("11 times, last at supervisor_warning: the process of ")
 
 
 def test_the_death_of_their_process_is_said_and_an_end_that_is_meant_is_not(
