@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,8 @@ _FAREWELL: Final = 2.0
 HANGS: Final = 10.0
 """Seconds from which on a call is said not to return. One that does is counted as slow afterwards."""
 
+Registered = tuple[type[events.Event], Callable[[Any], None]]
+"""A listener and what it hears, as the app has it."""
 Fork = Callable[[Callable[[socket.socket], int]], Process]
 
 
@@ -52,15 +54,18 @@ def wanted_by(app: App | None) -> bool:
 
 
 class _Call(NamedTuple):
-    """The child is about to call this listener over this event; both empty: none is under way."""
+    """The child is about to call this listener over this event; 0 and nothing: none is under way."""
 
+    number: int
     listener: str
     heard: str
 
 
 class _Failure(NamedTuple):
-    """A call went wrong, for the `times`th time over this event. off: the listener is called no more."""
+    """A call went wrong, for the `times`th time over this event. off: the listener is called no more. number: the listener's, in the
+    order of `App.on`, from 1."""
 
+    number: int
     listener: str
     heard: str
     error: str
@@ -89,7 +94,7 @@ class ListenerProcess:
         self._lapses: Counter[Lapse] = Counter()
         self._last = ""
         self._closing = False
-        self._under_way = _Call("", "")
+        self._under_way = _Call(0, "", "")
         self._since = 0.0
 
     @property
@@ -128,27 +133,33 @@ class ListenerProcess:
         process = self._process
         if process is None or process.channel is None:
             return
+        ended = reap(process)  # before the look at what it has said: whoever has ended says nothing afterwards
         self._take(process.channel)
-        ended = reap(process)
         if ended is not None:
-            self._under_way = _Call("", "")
-        lasts = time.monotonic() - self._since if self._under_way.listener else 0.0
-        self._observed.listener_hangs(*self._under_way, lasts if lasts > HANGS else 0.0)
-        if ended is not None:
-            self._process = None
-            process.close()
+            self._forget(process)
+            how = ended.signal or f"exit code {ended.code}"
+            death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
             if not self._closing:
-                how = ended.signal or f"exit code {ended.code}"
-                death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
                 self._lapse("died", self._last, death)
             self._closing = False
+            return
+        call = self._under_way
+        lasts = time.monotonic() - self._since if call.number else 0.0
+        self._observed.listener_hangs(call.listener, call.heard, lasts if lasts > HANGS else 0.0)
+
+    def _forget(self, process: Process) -> None:
+        """It has been reaped."""
+        self._process = None
+        process.close()
+        self._under_way = _Call(0, "", "")
+        self._observed.listeners_ended()
 
     def _take(self, channel: socket.socket) -> None:
         """Whatever the child says: the application's code is in it, and may write where it should not."""
         with contextlib.suppress(OSError):
             while data := channel.recv(_MOST):
                 try:
-                    said = _understood(json.loads(data), self._hide)
+                    said = _understood(json.loads(data), len(self._app.listeners), self._hide)
                 except (ValueError, TypeError, KeyError, RecursionError):
                     amiss = "the process of the supervisor's listeners said what cannot be understood: it was dropped"
                     self._lapse("garbled", self._last, amiss)
@@ -159,8 +170,8 @@ class ListenerProcess:
                     self._say(said)
 
     def _say(self, failure: _Failure) -> None:
-        listener, heard, error, times, off = failure
-        self._observed.listener_failed(listener, heard, error, times, off=off)
+        number, listener, heard, error, times, off = failure
+        self._observed.listener_failed(number, listener, heard, error, times, off=off)
         if times & (times - 1) == 0:
             self._failed(events.ListenerFailed(listener, heard, error, times))
         if off:
@@ -191,18 +202,23 @@ class ListenerProcess:
         end(process)
 
 
-def _understood(said: object, hide: Callable[[str], str]) -> _Call | _Failure:
-    """What the child says, if it is what `listen` may say; raises ValueError."""
+def _understood(said: object, listeners: int, hide: Callable[[str], str]) -> _Call | _Failure:
+    """What the child says, if it is what `listen` may say of so many listeners; raises ValueError."""
     match said:
-        case ["", ""]:
-            return _Call("", "")
-        case [str(who), str(heard)] if who and heard in events.CATALOGUE:
-            return _Call(_plain(hide(who), _NAME), heard)
-        case [str(who), str(heard), str(error), int(times), bool(off)] if who and heard in events.CATALOGUE:
-            if isinstance(times, bool) or not 0 < times < 1 << 63:
-                raise ValueError("not a count")
-            return _Failure(_plain(hide(who), _NAME), heard, _plain(hide(error), _ERROR), times, off)
+        case [0, "", ""]:
+            return _Call(0, "", "")
+        case [int(number), str(who), str(heard), *more] if _is_count(number, listeners) and heard in events.CATALOGUE:
+            name = _plain(hide(who), _NAME)
+            match more:
+                case []:
+                    return _Call(number, name, heard)
+                case [str(error), int(times), bool(off)] if _is_count(times, 1 << 63):
+                    return _Failure(number, name, heard, _plain(hide(error), _ERROR), times, off)
     raise ValueError("neither a call nor a failure")
+
+
+def _is_count(number: int, most: int) -> bool:
+    return not isinstance(number, bool) and 0 < number <= most
 
 
 def _plain(text: str, longest: int) -> str:
@@ -222,25 +238,38 @@ def name_of(listener: Callable[[Any], None], hide: Callable[[str], str]) -> str:
     return hide(name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
 
 
+def _named(listeners: Sequence[Registered], hide: Callable[[str], str]) -> Iterator[tuple[Registered, int, str]]:
+    """Each with its number, from 1, and its name, which says the number where another one is called so. Twice the same object: one listener."""
+    numbers: dict[int, int] = {}
+    for number, (_, listener) in enumerate(listeners, 1):
+        numbers.setdefault(id(listener), number)
+    names = {id(listener): name_of(listener, hide) for _, listener in listeners}
+    shared = Counter(names.values())
+    for wanted, listener in listeners:
+        number, name = numbers[id(listener)], names[id(listener)]
+        mark = f" (no. {number})" if shared[name] > 1 else ""
+        yield (wanted, listener), number, name[: _NAME - len(mark)] + mark
+
+
 def listen(
     channel: socket.socket,
-    listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]],
+    listeners: Sequence[Registered],
     hide: Callable[[str], str] = str,
 ) -> int:
-    """The child's side: hear until the supervisor closes its end, and say which call is under way (a pair, of nothing where it is none)
-    and what went wrong. hide: takes secrets out of a text, before it is cut: a part of one is not recognised. Main thread of the child."""
+    """The child's side: hear until the supervisor closes its end, and say which call is under way (`_Call`) and what
+    went wrong (`_Failure`). hide: takes secrets out of a text, before it is cut: a part of one is not recognised. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
     conduct = Conduct()
-    named = [(wanted, listener, name_of(listener, hide)) for wanted, listener in listeners]
+    named = list(_named(listeners, hide))
     channel.setblocking(True)
     while data := channel.recv(1 << 20):
         name, facts = json.loads(data)
         event = events.CATALOGUE[name](**facts)
-        for wanted, listener, who in named:
+        for (wanted, listener), number, who in named:
             if not isinstance(event, wanted) or conduct.is_off(id(listener)):
                 continue
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name]).encode())
+                channel.send(json.dumps(_Call(number, who, name)).encode())
             began = time.monotonic()
             try:
                 listener(event)
@@ -253,7 +282,8 @@ def listen(
                 continue
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name, hide(wrong)[:_ERROR], step.times, step.off]).encode())
+                failure = _Failure(number, who, name, hide(wrong)[:_ERROR], step.times, step.off)
+                channel.send(json.dumps(failure).encode())
         with contextlib.suppress(OSError):
-            channel.send(json.dumps(["", ""]).encode())
+            channel.send(json.dumps(_Call(0, "", "")).encode())
     return 0

@@ -23,8 +23,9 @@ understood."""
 
 @dataclass(slots=True)
 class _Own:
-    """Of one listener in the supervisor's process of listeners. times: by event."""
+    """Of one listener in the supervisor's process of listeners. times: by event, in the process that lives; earlier: in those before it."""
 
+    earlier: int = 0
     times: dict[str, int] = field(default_factory=dict)
     example: str = ""
     off: bool = False
@@ -35,7 +36,7 @@ class Observed:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
-        self._own: dict[str, _Own] = {}
+        self._own: dict[tuple[str, int], _Own] = {}
         self._lapses: dict[Lapse, int] = {}
         self._missed = ""
         self._hangs = ("", "", 0.0)
@@ -46,13 +47,23 @@ class Observed:
         if key in self._known or len(self._known) < MOST:
             self._known.setdefault(key, {})[worker] = observation
 
-    def listener_failed(self, listener: str, heard: str, error: str, times: int, *, off: bool) -> None:
-        """A listener of the supervisor's own events went wrong, over this event for the `times`th time. off: it is called no more."""
-        if listener in self._own or len(self._own) < MOST:
-            own = self._own.setdefault(listener, _Own())
+    def listener_failed(self, number: int, listener: str, heard: str, error: str, times: int, *, off: bool) -> None:
+        """A listener of the supervisor's own events, by its number in the app and its name, went wrong, over this event for the `times`th time in
+        its process. off: it is called no more."""
+        key = (listener, number)
+        if key in self._own or len(self._own) < MOST:
+            own = self._own.setdefault(key, _Own())
             own.times[heard if heard in own.times or len(own.times) < MOST else ""] = times
             own.example = f"at {heard}: {' '.join(error.split())}"[:LONGEST]
             own.off |= off
+
+    def listeners_ended(self) -> None:
+        """The process of the supervisor's listeners ended. The next one counts anew, and calls all of them."""
+        self._hangs = ("", "", 0.0)
+        for own in self._own.values():
+            own.earlier += sum(own.times.values())
+            own.times.clear()
+            own.off = False
 
     def listeners_lapsed(self, lapse: Lapse, heard: str, error: str, times: int) -> None:
         """The process of the supervisor's listeners lapsed for the `times`th time, over whichever event; at last over this one."""
@@ -114,8 +125,8 @@ class Observed:
                 "fix": "See which listener closes or writes into descriptors by their numbers.",
                 "evidence": f"{counted(garbled, 'time')} {where_heard}",
             }
-        for listener, own in sorted(self._own.items()):
-            evidence = f"{counted(sum(own.times.values()), 'time')}, last {own.example} {where_heard}"
+        for (listener, _), own in sorted(self._own.items()):
+            evidence = f"{counted(own.earlier + sum(own.times.values()), 'time')}, last {own.example} {where_heard}"
             found = _listener(listener, own.example, evidence)
             yield {**found, "what": f"{found['what']}, and is called no more"} if own.off else found
 

@@ -331,7 +331,7 @@ def test_what_their_process_says_is_hidden_once_more(side: Make) -> None:
     """Whoever wrote it."""
     swarm = side(raises, hide=hide_hunter)
     swarm.process.hear(EVENT)
-    swarm.theirs.send(b'["of hunter2-password", "supervisor_warning", "hunter2-password", 1, true]')
+    swarm.theirs.send(b'[1, "of hunter2-password", "supervisor_warning", "hunter2-password", 1, true]')
 
     swarm.process.collect()
 
@@ -349,15 +349,20 @@ GARBAGE = [
     b"null",
     b"{}",
     b"[1, 2]",
-    b'["raises", "no_such_event"]',
-    b'["raises", ["supervisor_warning"]]',
-    b'["raises", "supervisor_warning", "ValueError"]',
-    b'["raises", "supervisor_warning", "ValueError", "1", false]',
-    b'["raises", "supervisor_warning", "ValueError", 0, false]',
-    b'["raises", "supervisor_warning", "ValueError", true, false]',
-    b'["raises", "supervisor_warning", "ValueError", 1, 1]',
-    b'["raises", "supervisor_warning", null, 1, false]',
-    b'["raises", "supervisor_warning", "ValueError", 1, false, false, false]',
+    b"[1, 2, 3]",
+    b'[0, "raises", "supervisor_warning"]',
+    b'[2, "raises", "supervisor_warning"]',
+    b'[true, "raises", "supervisor_warning"]',
+    b'["raises", "supervisor_warning", "ValueError", 1, false]',
+    b'[1, "raises", "no_such_event"]',
+    b'[1, "raises", ["supervisor_warning"]]',
+    b'[1, "raises", "supervisor_warning", "ValueError"]',
+    b'[1, "raises", "supervisor_warning", "ValueError", "1", false]',
+    b'[1, "raises", "supervisor_warning", "ValueError", 0, false]',
+    b'[1, "raises", "supervisor_warning", "ValueError", true, false]',
+    b'[1, "raises", "supervisor_warning", "ValueError", 1, 1]',
+    b'[1, "raises", "supervisor_warning", null, 1, false]',
+    b'[1, "raises", "supervisor_warning", "ValueError", 1, false, false, false]',
 ]
 
 
@@ -461,11 +466,96 @@ def test_the_death_of_their_process_is_said_and_an_end_that_is_meant_is_not(
     assert again.said == []
 
 
+def test_what_a_successor_calls_again_is_not_said_to_be_off_and_its_failures_are_added(
+    side: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new process knows nothing of what the old one has switched off or counted."""
+    monkeypatch.setattr(listening, "_RESTART", 0.0)
+    swarm = side(raises)
+    swarm.hear(TRIES)
+    swarm.exit = Exit(None, "SIGSEGV")
+    swarm.process.collect()
+
+    _, ended = swarm.findings()
+    swarm.hear(3)
+    _, again = swarm.findings()
+
+    assert (ended["what"], again["what"]) == ("the listener raises raises", "the listener raises raises")
+    assert ended["evidence"].startswith(f"{TRIES} times, ")
+    assert again["evidence"].startswith(f"{TRIES + 3} times, ")
+
+
+def test_what_their_process_said_before_it_died_is_taken_in(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may say something, and die, between two looks of the supervisor."""
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+
+    def dies(process: object) -> Exit:
+        swarm.theirs.send(json.dumps([1, "raises", "supervisor_warning", "ValueError", 1, False]).encode())
+        return Exit(None, "SIGSEGV")
+
+    monkeypatch.setattr(listening, "reap", dies)
+    swarm.process.collect()
+
+    assert "the listener raises raises" in [each["what"] for each in swarm.findings()]
+
+
+def test_two_listeners_of_one_name_are_told_apart_and_counted_apart(side: Make) -> None:
+    def make(tries: int) -> Callable[[Event], None]:
+        calls = iter(range(100))
+
+        def audit(event: Event) -> None:
+            if next(calls) < tries:
+                raise ValueError("no room in the ledger")
+
+        audit.__qualname__ = "audit"
+        return audit
+
+    swarm = side(make(0), make(TRIES), make(2))
+
+    swarm.hear(TRIES + 2)
+
+    second, third = swarm.findings()
+    assert second["what"] == "the listener audit (no. 2) raises, and is called no more"
+    assert second["evidence"].startswith(f"{TRIES} times, ")
+    assert third["what"] == "the listener audit (no. 3) raises"
+    assert third["evidence"].startswith("2 times, ")
+
+
+def test_a_listener_of_two_kinds_of_events_is_one(side: Make) -> None:
+    swarm = side(raises)
+    swarm.app.on(SwarmQuiet)(raises)
+
+    swarm.hear()
+
+    [failed] = swarm.said
+    assert isinstance(failed, ListenerFailed)
+    assert failed.listener == "raises"
+
+
+def test_names_of_any_length_are_told_apart(side: Make) -> None:
+    def make() -> Callable[[Event], None]:
+        def audit(event: Event) -> None:
+            raise ValueError("no room in the ledger")
+
+        audit.__qualname__ = "n" * 500
+        return audit
+
+    swarm = side(make(), make())
+
+    swarm.hear()
+
+    assert [(each.listener[-8:], len(each.listener)) for each in swarm.said if isinstance(each, ListenerFailed)] == [
+        (" (no. 1)", 200),
+        (" (no. 2)", 200),
+    ]
+
+
 def test_names_and_events_that_are_made_up_do_not_fill_the_memory() -> None:
     observed = Observed()
     for number in range(2000):
-        observed.listener_failed(f"listener {number}", "a", "ValueError", 1, off=False)
-        observed.listener_failed("listener 0", f"event {number}", "ValueError: \n" + "x" * 1000, 1, off=False)
+        observed.listener_failed(number, f"listener {number}", "a", "ValueError", 1, off=False)
+        observed.listener_failed(0, "listener 0", f"event {number}", "ValueError: \n" + "x" * 1000, 1, off=False)
 
     found = list(observed.findings())
 
