@@ -93,7 +93,6 @@ class ListenerProcess:
         self._start_at = 0.0
         self._lapses: Counter[Lapse] = Counter()
         self._last = ""
-        self._closing = False
         self._under_way = _Call(0, "", "")
         self._since = 0.0
 
@@ -139,9 +138,7 @@ class ListenerProcess:
             self._forget(process)
             how = ended.signal or f"exit code {ended.code}"
             death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
-            if not self._closing:
-                self._lapse("died", self._last, death)
-            self._closing = False
+            self._lapse("died", self._last, death)
             return
         call = self._under_way
         lasts = time.monotonic() - self._since if call.number else 0.0
@@ -186,20 +183,22 @@ class ListenerProcess:
             self._failed(events.ListenerFailed("*", heard, error, times))
 
     def close(self) -> None:
-        """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""
+        """Let the listeners hear the end, then end the child. Blocks for up to 2 s. An event after that, where a reload could not execute the
+        program, starts it anew."""
         process = self._process
         if process is None or process.channel is None:
             return
-        self._closing = True
         with contextlib.suppress(OSError):
             process.channel.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _FAREWELL
-        while time.monotonic() < deadline:
+        while (ended := reap(process)) is None and time.monotonic() < deadline:
             self._take(process.channel)  # else a child with much to say would wait for us
-            if reap(process) is not None:
-                return
             time.sleep(0.01)
-        end(process)
+        if ended is None:
+            end(process)
+        self._take(process.channel)
+        self._forget(process)
+        self._start_at = 0.0
 
 
 def _understood(said: object, listeners: int, hide: Callable[[str], str]) -> _Call | _Failure:

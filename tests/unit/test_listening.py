@@ -551,6 +551,55 @@ def test_names_of_any_length_are_told_apart(side: Make) -> None:
     ]
 
 
+def test_after_an_end_that_was_not_the_last_word_the_next_event_starts_them_anew(side: Make) -> None:
+    """A reload ends them; where the program cannot be executed, the supervisor goes on, and says so to them at once."""
+    swarm = side(raises)
+    swarm.hear()
+    first = swarm.theirs
+    swarm.exit = Exit(0, None)
+    swarm.process.close()
+
+    assert (swarm.process.fds, swarm.process.pids) == ([], [])
+
+    swarm.hear()
+
+    assert swarm.theirs is not first
+    [found] = swarm.findings()
+    assert (found["what"], found["evidence"][:8]) == ("the listener raises raises", "2 times,")
+
+
+def test_what_they_say_while_they_hear_the_end_is_taken_in(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+
+    def ends(process: object) -> Exit:
+        swarm.theirs.send(json.dumps([1, "raises", "supervisor_warning", "ValueError", 1, False]).encode())
+        return Exit(0, None)
+
+    monkeypatch.setattr(listening, "reap", ends)
+    swarm.process.close()
+
+    assert [each["what"] for each in swarm.findings()] == ["the listener raises raises"]
+
+
+def test_one_that_did_not_return_is_not_named_after_the_end(side: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    swarm = side(raises)
+    swarm.process.hear(EVENT)
+    swarm.theirs.send(json.dumps([1, "raises", "supervisor_warning"]).encode())
+    monkeypatch.setattr(listening, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    swarm.process.collect()
+    now[0] += HANGS + 1
+    swarm.process.collect()
+    [hangs] = swarm.findings()
+
+    swarm.exit = Exit(0, None)
+    swarm.process.close()
+
+    assert hangs["what"] == "the listener raises does not return"
+    assert swarm.findings() == []
+
+
 def test_names_and_events_that_are_made_up_do_not_fill_the_memory() -> None:
     observed = Observed()
     for number in range(2000):
