@@ -13,19 +13,26 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from swarm import events
 from swarm.app import App
 from swarm.conduct import SLOW, TRIES, Conduct
-from swarm.supervisor.observed import Observed
+from swarm.errors import describe
+from swarm.supervisor.observed import Lapse, Observed
 from swarm.supervisor.processes import Process, end, reap
 
 _TEXT: Final = 32_000
 """Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
 _ERROR: Final = 2_000
-"""Characters of an error: what `collect` receives has at most 64 KiB, six bytes for each that is not ASCII, and may not be cut."""
+"""Characters of an error: what `collect` receives has at most 64 KiB, up to twelve bytes a character, and may not be cut."""
+_NAME: Final = 200
+"""Characters of a listener's name."""
+_MOST: Final = 65536
+"""Bytes of what the child says at once."""
 _RESTART: Final = 5.0
 """Seconds between two starts of a child that dies."""
 _FAREWELL: Final = 2.0
@@ -34,6 +41,8 @@ _FAREWELL: Final = 2.0
 HANGS: Final = 10.0
 """Seconds from which on a call is said not to return. One that does is counted as slow afterwards."""
 
+Registered = tuple[type[events.Event], Callable[[Any], None]]
+"""A listener and what it hears, as the app has it."""
 Fork = Callable[[Callable[[socket.socket], int]], Process]
 
 
@@ -42,6 +51,26 @@ def wanted_by(app: App | None) -> bool:
     return app is not None and any(
         issubclass(said, heard) for heard, _ in app.listeners for said in events.OF_SUPERVISOR
     )
+
+
+class _Call(NamedTuple):
+    """The child is about to call this listener over this event; 0 and nothing: none is under way."""
+
+    number: int
+    listener: str
+    heard: str
+
+
+class _Failure(NamedTuple):
+    """A call went wrong, for the `times`th time over this event. off: the listener is called no more. number: the listener's, in the
+    order of `App.on`, from 1."""
+
+    number: int
+    listener: str
+    heard: str
+    error: str
+    times: int
+    off: bool
 
 
 class ListenerProcess:
@@ -62,11 +91,9 @@ class ListenerProcess:
         self._hide = hide
         self._process: Process | None = None
         self._start_at = 0.0
-        self._dropped = 0
-        self._deaths = 0
+        self._lapses: Counter[Lapse] = Counter()
         self._last = ""
-        self._closing = False
-        self._under_way: tuple[str, str] = ("", "")
+        self._under_way = _Call(0, "", "")
         self._since = 0.0
 
     @property
@@ -89,7 +116,7 @@ class ListenerProcess:
         if self._process is None and time.monotonic() >= self._start_at:
             self._start_at = time.monotonic() + _RESTART
             with contextlib.suppress(OSError):
-                self._process = self._fork(lambda channel: listen(channel, self._app.listeners))
+                self._process = self._fork(lambda channel: listen(channel, self._app.listeners, self._hide))
         facts = {key: value[:_TEXT] if isinstance(value, str) else value for key, value in event.facts().items()}
         try:
             if self._process is None or self._process.channel is None:
@@ -97,92 +124,165 @@ class ListenerProcess:
             self._process.channel.send(json.dumps([event.event_name(), facts], default=str).encode())
             self._last = event.event_name()
         except OSError:
-            self._dropped += 1
             said = "listeners of the supervisor's events are too slow or dead: events were dropped"
-            self._say("*", event.event_name(), said, self._dropped)
+            self._lapse("dropped", event.event_name(), said)
 
     def collect(self) -> None:
         """Take in what the child says of failures, and its death. Once a pass."""
         process = self._process
         if process is None or process.channel is None:
             return
+        ended = reap(process)  # before the look at what it has said: whoever has ended says nothing afterwards
         self._take(process.channel)
-        ended = reap(process)
         if ended is not None:
-            self._under_way = ("", "")
-        lasts = time.monotonic() - self._since if self._under_way[0] else 0.0
-        self._observed.listener_hangs(*self._under_way, lasts if lasts > HANGS else 0.0)
-        if ended is not None:
-            self._process = None
-            process.close()
-            if not self._closing:
-                self._deaths += 1
-                how = ended.signal or f"exit code {ended.code}"
-                death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
-                self._say("*", self._last, death, self._deaths)
-            self._closing = False
+            self._forget(process)
+            how = ended.signal or f"exit code {ended.code}"
+            death = f"the process of the supervisor's listeners ended ({how}) over this event or one before, and is started again"
+            self._lapse("died", self._last, death)
+            return
+        call = self._under_way
+        lasts = time.monotonic() - self._since if call.number else 0.0
+        self._observed.listener_hangs(call.listener, call.heard, lasts if lasts > HANGS else 0.0)
+
+    def _forget(self, process: Process) -> None:
+        """It has been reaped."""
+        self._process = None
+        process.close()
+        self._under_way = _Call(0, "", "")
+        self._observed.listeners_ended()
 
     def _take(self, channel: socket.socket) -> None:
+        """Whatever the child says: the application's code is in it, and may write where it should not."""
         with contextlib.suppress(OSError):
-            while data := channel.recv(65536):
-                said = json.loads(data)
-                if len(said) == 2:
-                    self._under_way, self._since = (said[0], said[1]), time.monotonic()
+            while data := channel.recv(_MOST):
+                try:
+                    said = _understood(json.loads(data), len(self._app.listeners), self._hide)
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    amiss = "the process of the supervisor's listeners said what cannot be understood: it was dropped"
+                    self._lapse("garbled", self._last, amiss)
+                    continue
+                if isinstance(said, _Call):
+                    self._under_way, self._since = said, time.monotonic()
                 else:
-                    self._say(*said)
+                    self._say(said)
 
-    def _say(self, listener: str, heard: str, error: str, times: int, off: bool = False) -> None:
-        self._observed.listener_failed(listener, heard, self._hide(error), times, off=off)
+    def _say(self, failure: _Failure) -> None:
+        number, listener, heard, error, times, off = failure
+        self._observed.listener_failed(number, listener, heard, error, times, off=off)
         if times & (times - 1) == 0:
             self._failed(events.ListenerFailed(listener, heard, error, times))
         if off:
             self._failed(events.ListenerSwitchedOff(listener, heard, error, TRIES))
 
+    def _lapse(self, lapse: Lapse, heard: str, error: str) -> None:
+        """Counted over all events and all processes that come one after the other."""
+        self._lapses[lapse] += 1
+        times = self._lapses[lapse]
+        self._observed.listeners_lapsed(lapse, heard, error, times)
+        if times & (times - 1) == 0:
+            self._failed(events.ListenerFailed("*", heard, error, times))
+
     def close(self) -> None:
-        """Let the listeners hear the end, then end the child. Blocks for up to 2 s."""
+        """Let the listeners hear the end, then end the child. Blocks for up to 2 s. An event after that, where a reload could not execute the
+        program, starts it anew."""
         process = self._process
         if process is None or process.channel is None:
             return
-        self._closing = True
         with contextlib.suppress(OSError):
             process.channel.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _FAREWELL
-        while time.monotonic() < deadline:
+        while (ended := reap(process)) is None and time.monotonic() < deadline:
             self._take(process.channel)  # else a child with much to say would wait for us
-            if reap(process) is not None:
-                return
             time.sleep(0.01)
-        end(process)
+        if ended is None:
+            end(process)
+        self._take(process.channel)
+        self._forget(process)
+        self._start_at = 0.0
 
 
-def listen(channel: socket.socket, listeners: Sequence[tuple[type[events.Event], Callable[[Any], None]]]) -> int:
-    """The child's side: hear until the supervisor closes its end, and say which call is under way (a pair, of nothing where it is none)
-    and what went wrong. Main thread of the child."""
+def _understood(said: object, listeners: int, hide: Callable[[str], str]) -> _Call | _Failure:
+    """What the child says, if it is what `listen` may say of so many listeners; raises ValueError."""
+    match said:
+        case [0, "", ""]:
+            return _Call(0, "", "")
+        case [int(number), str(who), str(heard), *more] if _is_count(number, listeners) and heard in events.CATALOGUE:
+            name = _plain(hide(who), _NAME)
+            match more:
+                case []:
+                    return _Call(number, name, heard)
+                case [str(error), int(times), bool(off)] if _is_count(times, 1 << 63):
+                    return _Failure(number, name, heard, _plain(hide(error), _ERROR), times, off)
+    raise ValueError("neither a call nor a failure")
+
+
+def _is_count(number: int, most: int) -> bool:
+    return not isinstance(number, bool) and 0 < number <= most
+
+
+def _plain(text: str, longest: int) -> str:
+    """Without halves of characters, which JSON can carry and no file can hold."""
+    return text[:longest].encode("utf-8", "replace").decode()
+
+
+def name_of(listener: Callable[[Any], None], hide: Callable[[str], str]) -> str:
+    """What a listener is called: of a partial its function, of an object its class; without secrets, at most 200 characters. Never its repr,
+    which may be of any length, hold an argument that nobody should see, and raise."""
+    try:
+        while isinstance(listener, partial):
+            listener = listener.func
+        name = getattr(listener, "__qualname__", None)
+    except BaseException:  # its own __getattr__
+        name = None
+    return hide(name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
+
+
+def _named(listeners: Sequence[Registered], hide: Callable[[str], str]) -> Iterator[tuple[Registered, int, str]]:
+    """Each with its number, from 1, and its name, which says the number where another one is called so. Twice the same object: one listener."""
+    numbers: dict[int, int] = {}
+    for number, (_, listener) in enumerate(listeners, 1):
+        numbers.setdefault(id(listener), number)
+    names = {id(listener): name_of(listener, hide) for _, listener in listeners}
+    shared = Counter(names.values())
+    for wanted, listener in listeners:
+        number, name = numbers[id(listener)], names[id(listener)]
+        mark = f" (no. {number})" if shared[name] > 1 else ""
+        yield (wanted, listener), number, name[: _NAME - len(mark)] + mark
+
+
+def listen(
+    channel: socket.socket,
+    listeners: Sequence[Registered],
+    hide: Callable[[str], str] = str,
+) -> int:
+    """The child's side: hear until the supervisor closes its end, and say which call is under way (`_Call`) and what
+    went wrong (`_Failure`). hide: takes secrets out of a text, before it is cut: a part of one is not recognised. Main thread of the child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it goes when the supervisor goes, after the last event
     conduct = Conduct()
+    named = list(_named(listeners, hide))
     channel.setblocking(True)
     while data := channel.recv(1 << 20):
         name, facts = json.loads(data)
         event = events.CATALOGUE[name](**facts)
-        for wanted, listener in listeners:
+        for (wanted, listener), number, who in named:
             if not isinstance(event, wanted) or conduct.is_off(id(listener)):
                 continue
-            who = getattr(listener, "__qualname__", repr(listener))
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name]).encode())
+                channel.send(json.dumps(_Call(number, who, name)).encode())
             began = time.monotonic()
             try:
                 listener(event)
                 seconds = time.monotonic() - began
                 wrong = f"it took {seconds:.1f} s: events behind it wait" if seconds > SLOW else ""
             except BaseException as error:
-                wrong = f"{type(error).__name__}: {error}"
+                wrong = describe(error)
             if not wrong:
                 conduct.went_well(id(listener))
                 continue
             step = conduct.went_wrong(id(listener), name)
             with contextlib.suppress(OSError):
-                channel.send(json.dumps([who, name, wrong[:_ERROR], step.times, step.off]).encode())
+                failure = _Failure(number, who, name, hide(wrong)[:_ERROR], step.times, step.off)
+                channel.send(json.dumps(failure).encode())
         with contextlib.suppress(OSError):
-            channel.send(json.dumps(["", ""]).encode())
+            channel.send(json.dumps(_Call(0, "", "")).encode())
     return 0

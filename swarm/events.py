@@ -775,7 +775,8 @@ class HookFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ListenerFailed(Event):
-    """An application's listener raised, or was slow, or (`*`) its queue was full or its process ended; processing was not touched."""
+    """An application's listener raised, or was slow, or (`*`) its queue was full, or its process ended or said what cannot be understood;
+    processing was not touched."""
 
     LEVEL = "warning"
 

@@ -265,6 +265,7 @@ def test_a_program_that_cannot_be_executed_leaves_the_swarm_as_it_was(shop: Swar
     os.kill(first[0], signal.SIGKILL)
     daemon.wait_for(lambda: pids(daemon)[0] not in (None, first[0]), what="a successor of the worker that was killed")
     after = set_up(daemon).status()
+    daemon.wait_for((daemon.folder / "heard").exists, what="the listener, which was started anew")
     (daemon.folder / "elsewhere").unlink()
     gone.rename(interpreter)
     deploy(daemon, "second")
@@ -278,6 +279,7 @@ def test_a_program_that_cannot_be_executed_leaves_the_swarm_as_it_was(shop: Swar
     assert "could not be executed" in status["reload_error"]
     assert [worker["pid"] for worker in status["workers"]] == first
     assert [worker["pid"] for worker in after["workers"]][1] == first[1]
+    assert [each for each in status["findings"] if each["rule"] == "listener_fails"] == []
     assert mended.returncode == 0
     assert stopped.returncode == 0
 
