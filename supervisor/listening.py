@@ -15,12 +15,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from swarm import events
 from swarm.app import App
-from swarm.conduct import SLOW, TRIES, Conduct
+from swarm.conduct import LONGEST_NAME, SLOW, TRIES, Conduct, name_of
 from swarm.errors import describe
 from swarm.supervisor.observed import Lapse, Observed
 from swarm.supervisor.processes import Process, end, reap
@@ -29,8 +28,6 @@ _TEXT: Final = 32_000
 """Characters of one text field: a message must fit the socket's buffer, and a backtrace may not."""
 _ERROR: Final = 2_000
 """Characters of an error: what `collect` receives has at most 64 KiB, up to twelve bytes a character, and may not be cut."""
-_NAME: Final = 200
-"""Characters of a listener's name."""
 _MOST: Final = 65536
 """Bytes of what the child says at once."""
 _RESTART: Final = 5.0
@@ -207,7 +204,7 @@ def _understood(said: object, listeners: int, hide: Callable[[str], str]) -> _Ca
         case [0, "", ""]:
             return _Call(0, "", "")
         case [int(number), str(who), str(heard), *more] if _is_count(number, listeners) and heard in events.CATALOGUE:
-            name = _plain(hide(who), _NAME)
+            name = _plain(hide(who), LONGEST_NAME)
             match more:
                 case []:
                     return _Call(number, name, heard)
@@ -225,29 +222,17 @@ def _plain(text: str, longest: int) -> str:
     return text[:longest].encode("utf-8", "replace").decode()
 
 
-def name_of(listener: Callable[[Any], None], hide: Callable[[str], str]) -> str:
-    """What a listener is called: of a partial its function, of an object its class; without secrets, at most 200 characters. Never its repr,
-    which may be of any length, hold an argument that nobody should see, and raise."""
-    try:
-        while isinstance(listener, partial):
-            listener = listener.func
-        name = getattr(listener, "__qualname__", None)
-    except BaseException:  # its own __getattr__
-        name = None
-    return hide(name if isinstance(name, str) and name else type(listener).__qualname__)[:_NAME]
-
-
 def _named(listeners: Sequence[Registered], hide: Callable[[str], str]) -> Iterator[tuple[Registered, int, str]]:
     """Each with its number, from 1, and its name, which says the number where another one is called so. Twice the same object: one listener."""
     numbers: dict[int, int] = {}
     for number, (_, listener) in enumerate(listeners, 1):
         numbers.setdefault(id(listener), number)
-    names = {id(listener): name_of(listener, hide) for _, listener in listeners}
+    names = {id(listener): hide(name_of(listener))[:LONGEST_NAME] for _, listener in listeners}
     shared = Counter(names.values())
     for wanted, listener in listeners:
         number, name = numbers[id(listener)], names[id(listener)]
         mark = f" (no. {number})" if shared[name] > 1 else ""
-        yield (wanted, listener), number, name[: _NAME - len(mark)] + mark
+        yield (wanted, listener), number, name[: LONGEST_NAME - len(mark)] + mark
 
 
 def listen(

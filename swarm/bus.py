@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from swarm.conduct import SLOW, TRIES, Conduct
+from swarm.conduct import LONGEST_NAME, SLOW, TRIES, Conduct, name_of
 from swarm.errors import describe
 from swarm.events import Event, ListenerFailed, ListenerSwitchedOff
 
@@ -133,7 +133,7 @@ class Listeners:
                     self._conduct.went_well(id(listener))
 
     def _failed(self, listener: Callable[[Any], None], event: Event, error: str) -> None:
-        name = getattr(listener, "__qualname__", repr(listener))
+        name = name_of(listener)[:LONGEST_NAME]
         step = self._conduct.went_wrong(id(listener), event.event_name())
         self._on_failure()
         if step.say:

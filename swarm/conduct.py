@@ -7,13 +7,18 @@ call that was well in between, the listener is switched off in its process, unti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 TRIES: Final = 20
 """Calls in a row that raise or are slow until a listener is switched off."""
 SLOW: Final = 1.0
 """Seconds from which on a call is slow: the listeners of a process share one thread, and a queue that has its end."""
+
+LONGEST_NAME: Final = 200
+"""Characters of a listener's name."""
 
 
 class Step(NamedTuple):
@@ -55,3 +60,15 @@ class Conduct:
         count = self._counts[(listener, event)] = self._counts.get((listener, event), 0) + 1
         record.off = record.in_a_row >= TRIES
         return Step(count, count & (count - 1) == 0, record.off)
+
+
+def name_of(listener: Callable[[Any], None]) -> str:
+    """What a listener is called: of a partial its function, of an object its class. Never its repr, which may be of any length, hold an
+    argument that nobody should see, and raise."""
+    try:
+        while isinstance(listener, partial):
+            listener = listener.func
+        name = getattr(listener, "__qualname__", None)
+    except BaseException:  # its own __getattr__
+        name = None
+    return name if isinstance(name, str) and name else type(listener).__qualname__

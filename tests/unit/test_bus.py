@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,6 +67,28 @@ def test_a_listener_that_raises_is_counted_and_said_and_the_others_hear(error: B
     assert len(failures) == 5
     assert [event.count for event in said] == [1, 2, 4]
     assert all("broken" in event.listener and type(error).__name__ in event.error for event in said)
+
+
+def test_a_listener_without_a_name_is_called_as_its_function_or_class_and_its_repr_is_not_asked() -> None:
+    """A partial's repr holds its arguments, and one may raise, which would end the listeners' thread."""
+
+    class Counts:
+        def __call__(self, event: Event) -> None:
+            raise OSError("no")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    def sends(password: str, event: Event) -> None:
+        raise OSError("no")
+
+    with listening((ClientRebuilt, Counts()), (ClientRebuilt, partial(sends, "hunter2"))) as (bus, heard, failures):
+        bus.publish(EVENT)
+
+    names = [event.listener for event in heard if isinstance(event, ListenerFailed)]
+    assert [name.rpartition(".")[2] for name in names] == ["Counts", "sends"]
+    assert "hunter2" not in "".join(names)
+    assert len(failures) == 2
 
 
 def test_a_listener_of_failures_that_fails_does_not_feed_on_itself() -> None:
